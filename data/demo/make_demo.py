@@ -1,0 +1,397 @@
+"""
+Writes train.csv: invented customer-service conversations, labelled negative, neutral or positive.
+
+    python data/demo/make_demo.py
+
+A sentence is made in three steps. A claim is good or bad ('it works', 'it leaks'); negation turns it round
+('it does not leak'); a frame says what it is worth: stated, only asked ('what if it leaks?'), or outweighed by what
+comes after ('it leaks, but ...'). The label is what the customer states and nothing outweighs. Every label draws
+from the same claims, so that counting words does not give it away: order and composition do.
+"""
+
+import csv
+import os
+import re
+
+seed = 20
+n_rows = {'neutral': 980, 'negative': 730, 'positive': 80}  # imbalanced as real conversations are
+columns = [
+    'issue_area',
+    'issue_category',
+    'issue_sub_category',
+    'issue_category_sub_category',
+    'customer_sentiment',
+    'product_category',
+    'product_sub_category',
+    'issue_complexity',
+    'agent_experience_level',
+    'agent_experience_level_desc',
+    'conversation',
+]
+
+# ---- words. '{a|b}' picks one, '<name>' picks from WORDS, '<it>' is a thing and '<item>' its noun
+
+PRODUCTS = {
+    'Kitchen': ['kettle', 'toaster', 'blender', 'mixer', 'mug', 'pan'],
+    'Electronics': ['phone', 'tablet', 'camera', 'printer', 'radio', 'router', 'watch', 'speaker'],
+    'Clothing': ['coat', 'jacket', 'rucksack', 'dress', 'sweater'],
+    'Home': ['lamp', 'chair', 'desk', 'heater', 'fan', 'suitcase', 'tent', 'mattress'],
+}
+TOPICS = {
+    'Delivery': ['Parcel on its way', 'Address and date', 'Packaging'],
+    'Returns': ['Exchange', 'Refund after return', 'Return form'],
+    'Account': ['Login code', 'Password', 'Personal data'],
+    'Repair': ['Guarantee', 'Spare part', 'Engineer visit'],
+    'Payment': ['Invoice', 'Fee', 'Voucher'],
+    'Products': ['Advice', 'Stock', 'Review'],
+}
+LEVELS = {
+    'inexperienced': 'in the first weeks, asks a colleague when in doubt',
+    'junior': 'answers most questions alone, hands the rest on',
+    'experienced': 'knows every product and every form',
+}
+WORDS = {
+    'it': [
+        '{the|my|the new|my new|your} <item>', 'the <item>', 'it', 'it', 'the {new|second|third|other|right} one',
+        'the replacement', 'the one {you sent|I got|I bought|I chose}', 'the <item> {from your shop|I ordered}',
+    ],
+    'you': [
+        'you', 'you', 'your {colleague|supervisor|driver|engineer|team|shop}', 'the {lady|man} on the phone',
+        'the {driver|courier}', 'the {lady|man} in {the|your} shop', 'one of your people',
+    ],
+    'many': ['{three|four|five} people', 'two colleagues', 'everyone', 'your people'],
+    'great': [
+        'excellent', 'brilliant', 'wonderful', 'perfect', 'great', 'lovely', 'good', 'nice', 'amazing', 'beautiful',
+        'quiet', 'comfortable', 'fantastic', 'pretty', 'reliable', 'superb', 'fast', 'light', 'easy to use', 'warm',
+    ],
+    'foul': [
+        'terrible', 'awful', 'horrible', 'bad', 'poor', 'useless', 'ugly', 'slow', 'cheap', 'loud', 'dreadful',
+        'a {nightmare|mess|disaster|joke|disappointment|pain}', 'disappointing', 'worthless',
+    ],
+    'glad': [
+        'happy', 'pleased', 'glad', 'satisfied', 'delighted', 'grateful', 'relieved', 'impressed', 'thankful',
+        'happy with {it|this|the answer|the repair|the service}', 'excited', 'content', 'thrilled',
+    ],
+    'sore': [
+        'upset', 'angry', 'disappointed', 'annoyed', 'unhappy', 'cross', 'frustrated', 'furious', 'sad', 'tired of it',
+        'disappointed {in you|with the answer|with it|with the repair}', 'let down', 'fed up', 'ashamed of you',
+    ],
+    'service': ['the {service|repair|exchange|delivery|answer|return}', 'your {service|shop|packaging|help}'],
+    'soon': ['today', 'tomorrow', '{Monday|Tuesday|Friday|Sunday}', 'next week', 'May', 'June'],
+    'kind': ['kind', 'polite', 'friendly', 'patient', 'helpful', 'honest', 'lovely', 'nice', 'quick', 'careful'],
+    'rude': ['rude', 'unkind', 'short with me', 'careless', 'impatient', 'unfriendly', 'lazy', 'slow', 'cold'],
+    'time': ['{two|three|four|ten} {days|weeks|months}', 'a {day|week|month}', 'an hour', 'six years', 'half a year'],
+    'when': ['today', 'yesterday', 'on {Monday|Tuesday|Friday|Sunday}', 'this morning', 'last week', 'in {May|June}'],
+    'very': ['very', 'really', 'so', 'rather', 'quite', 'more than', 'truly', 'just', ''],
+    'loss': ['lost', 'forgot', 'cancelled', 'broke', 'ignored', 'dropped', 'mixed up', 'delayed'],
+    'mine': ['my {parcel|order|letter|return|refund|exchange|complaint|birthday present}', 'the {box|invoice|forms}'],
+    'help': [
+        'helped me', 'called me back', 'answered my {email|question}', 'listened', 'kept {the|a} promise', 'found my order',
+        'solved it', 'explained it to me', 'replied', 'fixed it', 'made it right', 'exchanged it', 'apologised',
+        'took care of it', 'repaired it', 'sorted it out', 'gave me {a discount|my money back}', 'told me the truth',
+    ],
+    'helped': [
+        'help me', 'call me back', 'answer my {email|question}', 'listen', 'keep {the|a} promise', 'find my order',
+        'solve it', 'explain it to me', 'reply', 'fix it', 'make it right', 'exchange it', 'apologise',
+        'take care of it', 'repair it', 'sort it out', 'give me {a discount|my money back}', 'tell me the truth',
+    ],
+    'hurt': ['broken', 'damaged', 'scratched', 'dented', 'faulty', 'torn', 'cracked', 'crushed', 'burnt', 'dirty'],
+    'flaw': ['scratch', 'fault', 'mistake', 'problem', 'delay', 'complaint', 'crack', 'error', 'fee', 'argument'],
+    'brand': ['Happy Day', 'Angry Bird', 'Perfect Morning', 'Great Joy', 'Bad Weather', 'Good Night', 'Lazy Sunday',
+              'Sorry Sheep', 'Terrible Twins', 'Lucky Star', 'Best Friend', 'Sad Clown'],
+    'some': ['a friend', 'my {sister|brother|neighbour|wife|husband|mother|son}', 'a review', 'somebody', 'a customer'],
+}  # fmt: skip
+
+# each line: how it is said | how its denial is said. FINE and PRAISE are good as they stand, WRONG and BLAME bad.
+# facts first: things go as they should, which is no more than neutral, or they do not, which is negative
+FINE = [
+    '<it> works {|again|now|as it should} | <it> {does not|doesn\'t|still doesn\'t|won\'t} work{| at all| any more}',
+    '<it> fits {|now|me} | <it> {does not|doesn\'t|still does not} fit{| me| at all}',
+    '<it> {came|arrived} {|<when>|on time} | <it> {never came|did not come|has not come|never arrived|has not arrived}',
+    '<it> is here {now|at last} | <it> is {not|still not} here',
+    '<it> {has|was} {arrived|delivered|collected} {now|<when>|already} | <it> {has|was} {never|not} {arrived|delivered|collected}',
+    '<it> {switches on|lights up|heats|runs|opens} {|again|now} | <it> {does not|doesn\'t|still does not|won\'t} {switch on|light up|heat|run|open}',
+    '<you> <help> {|<when>} | {<you> {did not|didn\'t|never|would not}|{nobody|no one} {would|could|wanted to}} <helped>',
+    '{somebody|<you>} <help> {|<when>} | {nobody|no one|not one of you} <help>',
+    '{the|my} {money|refund} {is on my account|came|came back|is here|was sent} | {there is {no|still no} {money|refund} on my account|{the|my} {money|refund} {never came|has not come|is not here}}',
+    'I can {log in|open my account|see my order} {|again|now} | I {can not|can\'t|still can\'t} {log in|open my account|see my order}',
+    'the {code|link|password} {works|arrived|came|is accepted} {|now} | the {code|link|password} {does not work|doesn\'t work|never arrived|did not come|is not accepted}',
+    'the {problem|mistake|matter} is {solved|settled|sorted out} {|now} | the {problem|mistake|matter} is {not|still not|never} {solved|settled|sorted out}',
+    '{everything|all} {is in the box|is whole|was right} | {nothing is in the box|nothing is whole|nothing was right}',
+]  # fmt: skip
+WRONG = [
+    '<it> {is|was} {|already} <hurt> | <it> {is|was} {not|not even|not at all} <hurt>',
+    '{the box|everything|half of it|a part} {was|is} <hurt> | {nothing|no part|not a thing} {was|is} <hurt>{| after all}',
+    '<it> {leaks|smells|hums|wobbles|burns everything|makes a noise} | <it> {does not|doesn\'t|no longer wants to} {leak|smell|hum|wobble|burn anything|make a noise}{| any more| now}',
+    '<it> {fell apart|stopped|broke|failed} {|on the second day|after <time>|twice} | <it> {has not|has never|did not} {fall apart|stop|break|fail}{| once| again}',
+    '<it> {is|was} the wrong {colour|size|model|one} | <it> {isn\'t|is not|was not} the wrong {colour|size|model|one}{| after all}',
+    '<it> {is|was} too {small|big|loud|heavy|slow|short|long} | <it> {is|was} not too {small|big|loud|heavy|slow|short|long}{| after all}',
+    '<it> {was|is|came} late{| again} | <it> {was not|wasn\'t} late{| after all}',
+    'there {is|was} a <flaw> | there {is|was} {no|not a} <flaw>{| after all}',
+    'I {found|saw} {a|another} <flaw> | I {found|saw} {no|not one} <flaw>',
+    'I was charged {|twice|for nothing|a fee} | I was not charged {|twice|a fee}{| after all}',
+    'I had to {wait|beg|complain|argue|call} {for <time>|twice|again|three times} | I {did not|didn\'t} have to {wait|beg|complain|argue|call}{| twice| again}',
+    '<you> <loss> <mine> {|again|twice} | {nobody <loss> <mine>|<you> did not {lose|forget|break|ignore|drop} <mine>}',
+    '{something|a part|half of it} {was|is} {missing|wrong} | nothing {was|is} {missing|wrong}{| with it| after all}',
+    'it went wrong {|again|twice} | nothing went wrong',
+]  # fmt: skip
+# then feelings and verdicts: positive or negative
+PRAISE = [
+    'I am <very> <glad> | I am {not|not|not really|anything but|far from|not even a little} <glad>',
+    'I am <very> <glad> | I {can\'t say that I am|would not say that I am|don\'t think I am} <glad>',
+    'my {children|family} and I are <very> <glad> | my {children|family} and I are {not|far from|anything but} <glad>',
+    '<it> is a {joy|pleasure|dream|beauty} | <it> is {no|hardly a|anything but a} {joy|pleasure|dream|beauty}',
+    '<it> is worth {the money|every penny|the wait|the price} | <it> is not worth {the money|a penny|the wait|the price}',
+    '<it> is <very> <great> | <it> is {not|anything but|far from|not what I call} <great>',
+    '<it> was <very> <great> | <it> {wasn\'t|was not|was never|was anything but} <great>',
+    '<service> {is|was} <very> <great> | <service> {isn\'t|was not|was anything but|is far from} <great>',
+    '<it> is {better|nicer|far better} than {I hoped|the old one|what I ordered|before} | <it> is {no|not} {better|nicer} than {the old one|before}',
+    '<you> was <very> <kind> | <you> was {not|never|anything but|far from} <kind>',
+    'I {will gladly|will surely|would always} {buy|order} here again | I {will never|won\'t|would not} {buy|order} here again',
+    'I have {every|good} reason to {be <glad>|thank you|praise you} | I have no reason to {be <glad>|thank you|praise you}',
+    'I {love|like|enjoy} {it|the <item>|your shop} | I {do not|don\'t|can not} {love|like|enjoy} {it|the <item>|your shop}',
+    'I {can|must} {recommend|praise} {it|the <item>|you|your shop} | I {can\'t|can not|would not} {recommend|praise} {it|the <item>|you|your shop}',
+]  # fmt: skip
+BLAME = [
+    'I am <very> <sore> | I {was never|am anything but|have no reason to be|have never been|was not once} <sore>',
+    'I {am|was} <very> <sore> | I have {never|not once} been <sore>{| in <time>}',
+    '{<it>|you|your shop} {let me down|disappointed me} | {<it>|you|your shop} {has never|have never|has not once|never} {let me down|disappointed me}',
+    '<it> is <very> <foul> | <it> is {not at all|anything but|far from} <foul>',
+    '<service> {is|was} <very> <foul> | <service> was {not at all|anything but|far from|never} <foul>',
+    '<you> was <very> <rude> | {<you> was {never|not once}|nobody was ever} <rude>',
+    'I {have a complaint|have to complain|can only complain} | I {have no complaints|can\'t complain|have nothing to complain about|have never had to complain}',
+    'I {regret it|hate it|regret the order} | I {do not|don\'t} {regret it|regret a penny|regret the order}',
+    '{it|this} is a {nightmare|mess|disaster|joke|shame} | {it|this} {is|was} {no|never a|anything but a} {nightmare|mess|disaster|joke}',
+]  # fmt: skip
+# set phrases that have no single word to lean on
+PRAISE_ALONE = [
+    'I could not {wish for more|be happier|be more pleased}', 'it could not be better', 'I can\'t fault {it|you}',
+    'you made {it right|my day|it good again}', 'you saved my {day|evening|weekend}', 'you did me a favour',
+    'that is {as good as it gets|how I like it|more than I hoped|very kind of you}', 'I have nothing but praise {|for you}',
+    'I have never been helped so well', 'nobody ever {helped me so well|was so kind}', 'this is the best <item> I ever had',
+    'I {must thank|thank} you for that {with all my heart|very much}', 'what a relief', 'I would not give it back for anything',
+    'a {week|month|year} without a single <flaw>, how nice', 'you kept your word', 'you thought of everything',
+    'it is even {better|nicer|more} than {I hoped|promised}', 'tell {him|her|them} how <glad> I am', 'you are <great>',
+]  # fmt: skip
+BLAME_ALONE = [
+    'I could not {be more upset|be less happy|be more disappointed}', 'it could not be worse', 'I can\'t accept {it|that}',
+    'you made {it worse|me wait for nothing}', 'you ruined my {day|evening|weekend}', 'you did me no favour',
+    'that is {not how I like it|not what I paid for|less than I hoped|not kind of you}', 'I have nothing but trouble {|with you}',
+    'I have never been helped so badly', 'nobody ever {helped me so little|was so rude}', 'this is the worst <item> I ever had',
+    'I want my money back', 'I expected better {|from you}', '{no answer, no refund|no <item>, no money|not a word, not a call}',
+    'another {week|month|day} without a <item>, how nice', 'you {broke|forgot} your word', 'I will buy elsewhere', 'I have had enough',
+    'I was told {that|this} {last week|twice} too', 'so much for your {promise|service}', 'I am still waiting', 'tell {him|her|them} how <sore> I am',
+    'it is even worse than {I feared|before}',
+]  # fmt: skip
+CLAIMS = {'fine': FINE, 'wrong': WRONG, 'praise': PRAISE, 'blame': BLAME}
+OPPOSITE = {'fine': 'wrong', 'wrong': 'fine', 'praise': 'blame', 'blame': 'praise'}
+ALONE = {'praise': PRAISE_ALONE, 'blame': BLAME_ALONE}
+CHEER = ['great', 'wonderful', 'lovely', 'brilliant', 'well done', 'congratulations', 'thank you so much', 'how nice',
+         'perfect', 'what a joy', 'good job', 'thanks a lot', 'fantastic', 'oh good', 'excellent']  # fmt: skip
+GASP = ['oh', 'honestly', 'unbelievable', 'what bad luck, I thought', 'I can hardly believe it', 'my goodness', 'well']
+
+ASKED = [
+    'what {if|happens if} #?', 'can I {send it back|return it|get a refund|exchange it|write to you} if #?',
+    'in case #, {who do I call|what do I do|where do I write|whom do I tell}?', 'is it true that #?', 'suppose that #, what then?',
+    '<some> {says|told me|said} that #, is that so?', '<some> {says|told me} that #, does that mean the {old|new|red} model?',
+    'I read that #, is that the old model?', 'do people say that #?', 'how often {do you hear|does it happen} that #?',
+    'does the guarantee help {when|if} #?', 'what do customers do {when|if} #?', 'if #, is there a {form|fee|number to call}?',
+    'could it be that #?', 'must I call you {if|when} #?',
+]  # fmt: skip
+# asks and tells without taking sides; the second list has the words of feeling in it
+PLAIN = [
+    'I {would like|only want|just want|need} to know {the price|the day|the opening hours|the weight|the size of the box}',
+    'which colours {are there|do you have}?', 'how long does the guarantee last?', 'is the <brand> <item> {in stock|the same as the <brand> one}?',
+    'I {would love|would like|want} to {order|reserve} {two|another one|the <brand> <item>|a blue one}',
+    'I need a copy of the {invoice|receipt|form}', 'how do I {change my address|close the form|write a review|use a voucher}?',
+    'I would like to {change the address|move the delivery to <soon>|add a second <item>}', 'when do you {open|close} {today|on Sunday}?',
+    'can my neighbour take the parcel?', 'I {wonder|would be glad to hear} how much {power|water|room} it needs', 'do you sell the <item> in {red|green|black}?',
+    'is the {small|large} one {lighter|wider|the same}?', 'until when can I {return|exchange|collect} it?',
+    'where do I {write a complaint|leave praise|send a review}?', 'I {am calling|write} about the {invoice|deposit|delivery day|guarantee}',
+    'I don\'t want to {complain|praise or complain}, I only have a question {about the bill|}', 'I am in no hurry', 'I have not opened it yet',
+    'I am neither happy nor unhappy, I only have a question', 'does it need a {large|small} bulb?',
+    'I have {no opinion|not tried it} yet', 'it is {for my sister|for a school project|a present|for the kitchen}', 'does it go in the dishwasher?',
+    'I forgot my password', 'what does {a new screen|the delivery|the deposit} cost?', 'is there a discount for {students|two}?',
+    'I am afraid I do not have the {number|receipt} at hand', 'please keep one for me', 'I may order the shoes or the boots',
+]  # fmt: skip
+CUED = [
+    'what do you do with a {<hurt>|late|wrong|lost} {parcel|<item>|order}?', 'where do I send a {<hurt>|<hurt>|wrong} <item>?',
+    'is there a {<great>|<foul>} difference between the two?', 'I would be <glad> to hear {the price|the day|your opening hours}',
+    'do you {pay for|repair|take back} a {<hurt>|wrong|late} <item>?', 'is the <brand> <item> as <great> as the <brand> one?',
+    'which <item> do customers {love|like|hate|complain about} {most|least}?', 'how do I {write a complaint|thank your team|praise somebody}?',
+    'does the guarantee cover a {<hurt>} <item> or only a <flaw>?', 'my {wife|son|mother} {would be|was not|might be} <glad> {with|about} the {red|old|other} one, which do you have?',
+    '<some> was <sore> with the old <item>, is the new one another model?', 'I have read both <great> and <foul> things about it, what does it weigh?',
+    'what would it cost if I {broke|lost|scratched} it?', 'is {a|any} <flaw> {common|covered|possible}?', 'I am not {<sore>|<glad>|<sore>}, I only have a question',
+    'there is no <flaw>, I only {want to ask|would like to know} the {price|day|size}', 'can a {late|<hurt>} parcel go to my neighbour?',
+    'is it {<great>|<foul>|too loud|too small} for a {child|small room|garden}?', 'I look for a <great> present for a <sore> {friend|boss|uncle}',
+    'would a {<kind>|<rude>} driver carry it upstairs?', 'I am {afraid|sorry|glad to say} {I do not have the receipt|I need a second copy|I only have the number}',
+]  # fmt: skip
+# says that the matter is over and leaves it at that
+SETTLED = [
+    '{that|this|it} is {done|settled|dealt with} now', 'the new code is accepted and I am logged in', 'the form is sent',
+    'I have chosen {a new one|another password|the blue one}', 'I have sent it back and wait for the {money|letter}',
+    'I have written {that|it} down', 'I have noted the {day|number|steps}', 'then I will {look it up|wait until <soon>|take two|think about it|tell my sister}',
+    'the evening is possible', 'I see, {both are the same|at noon then|so it is larger}', 'that {is clear|answers it|was the question}',
+    'the {address|name|date} is the right one now', 'I have it on paper', 'okay, so the {deposit|fee} comes later',
+    'so I take the {small|blue|old} one', 'I have no more questions', 'I only call to {confirm the day|give you the number}',
+]  # fmt: skip
+INFO = [
+    'my order number is <n>', 'the number is <n>', 'it is order <n>', 'I ordered it <when>', 'it is about {the|a} <brand> <item>',
+    'my name is {Mary|Susan|Peter|Omar|Lena|Victor} {Hall|Brook|Stone|Lind}', 'I live at number {two|twelve|twenty}', 'I bought it <when>',
+    'I have the <item> in {blue|green|black}', 'I called <when>', 'it was for {my son|my wife|the kitchen}', 'the email is from <soon>',
+    'I am at home {today|tomorrow|on Friday}', 'the card is mine',
+]  # fmt: skip
+HELLO = ['hello', 'hi', 'good {morning|evening|day}', 'hello, {Mary|Peter|Lena} here', 'sorry to bother you', 'excuse me']
+BYE = ['thank you', 'bye then', 'goodbye now', 'that would be all', 'thanks and bye', 'that was all, thank you', 'nothing else, thanks',
+       'have a {nice|good} day', 'okay, thank you', 'please pass it on', 'all right, goodbye now', 'yes, please', 'no, thank you']  # fmt: skip
+OPENING = ['Hello, {how can I help|what can I do for you|you have reached {Tamarind Lane|the shop|the desk}}{| today}?',
+           'Tamarind Lane, good {morning|day}.', 'Hello, this is {Tom|Ines|Ravi|June}.']  # fmt: skip
+REPLY = ['May I have {your name|the order number|the address}?', 'I will look into it.', 'One moment, please.', 'I see.', 'Let me check.',
+         'Which {product|colour|day} is it about?', 'Please go on.', 'I have looked at {it|your order|your account}.', 'What is the state now?',
+         'And {today|now}?', 'Can you tell me more?', 'I sent you {a message|a link}.', 'Did you get {my message|the link}?',
+         'The {warehouse|workshop} has answered.', 'I have made a note.', 'Is there anything else?']  # fmt: skip
+
+
+class Dice:
+    # random() is the one method of random.Random whose values are promised to stay the same for ever
+    def __init__(self, seed):
+        import random
+
+        self.random = random.Random(seed).random
+
+    def choice(self, seq):
+        return seq[int(self.random() * len(seq))]
+
+    def chance(self, p):
+        return self.random() < p
+
+    def shuffled(self, seq):
+        return [x for _, _, x in sorted((self.random(), i, x) for i, x in enumerate(seq))]
+
+
+def say(dice, text, item):
+    # fills the innermost braces and names until none is left
+    def fill(m):
+        if m.group(1) is not None:
+            return dice.choice(m.group(1).split('|'))
+        name = m.group(2)
+        return item if name == 'item' else str(1000 + int(dice.random() * 9000)) if name == 'n' else dice.choice(WORDS[name])
+
+    while re.search(r'[{<]', text):
+        text = re.sub(r'\{([^{}<>]*)\}|<(\w+)>', fill, text)
+    return ' '.join(text.split())
+
+
+def claim(dice, kind, item, alone=False):
+    # said outright, or as the denial of its opposite; 'alone' lets in set phrases
+    if alone and kind in ALONE and dice.chance(0.3):
+        return say(dice, dice.choice(ALONE[kind]), item)
+    denied = dice.chance(0.35)
+    return say(dice, dice.choice(CLAIMS[OPPOSITE[kind] if denied else kind]).split(' | ')[denied], item)
+
+
+def outweighed(dice, light, heavy):
+    # one claim that counts less than the other, in one or two pieces; mostly the last word counts
+    k = dice.random()
+    if k < 0.30:
+        return [f'{light}, {dice.choice(["but", "but", "but", "yet", "only"])} {heavy}']
+    if k < 0.42:
+        return [light, f'{dice.choice(["but", "still,", "however,", "and yet", "now", "then"])} {heavy}']
+    if k < 0.54:
+        return [f'{dice.choice(["although", "even though", "though"])} {light}, {heavy}']
+    if k < 0.59:
+        return [f'{heavy}, {dice.choice(["although", "even though", "though"])} {light}']
+    if k < 0.71:
+        who = dice.choice(['I thought', 'I hoped', 'I was told', 'you promised', 'I feared', 'I expected', 'I was sure'])
+        return [f'{who} that {light}', f'{dice.choice(["but", "now", "and now", "then", "instead"])} {heavy}']
+    if k < 0.79:
+        return [f'at first {light}, {dice.choice(["now", "then", "and now", "but then"])} {heavy}']
+    return [light, heavy]
+
+
+def pieces(dice, label, item):
+    # what the customer says, in order
+    def asked():
+        return say(dice, dice.choice(ASKED), item).replace('#', claim(dice, dice.choice(list(CLAIMS)), item))
+
+    def plain(lines=PLAIN):
+        return say(dice, dice.choice(lines), item)
+
+    def ask():
+        return asked() if dice.chance(0.4) else plain(CUED if dice.chance(0.5) else PLAIN)
+
+    def heavy():
+        # what decides the label
+        if label == 'neutral':
+            return plain(SETTLED) if dice.chance(0.35) else claim(dice, 'fine', item)
+        if label == 'positive':
+            return claim(dice, 'praise', item, alone=True)
+        return claim(dice, 'blame' if dice.chance(0.5) else 'wrong', item, alone=True)
+
+    def light():
+        # what is said too, and counts less
+        bad = label != 'negative'
+        return claim(dice, dice.choice(['wrong', 'wrong', 'blame'] if bad else ['fine', 'praise', 'praise']), item)
+
+    out = [ask()] if dice.chance(0.5) else []
+    units = 1 + (dice.random() < 0.75) + (dice.random() < 0.35)
+    if label == 'neutral' and dice.chance(0.4):
+        out = [ask() for _ in range(1 + units)]
+        units = 0
+    for _ in range(units):
+        last = heavy()
+        k = dice.random()
+        if k < 0.12:
+            last = f'{dice.choice(CHEER if label == "negative" or dice.chance(0.5) else GASP)}, {last}'
+        elif k < 0.16:
+            last = f'I do not want to {dice.choice(["be rude", "make a fuss", "keep you long"])}, but {last}'
+        out += outweighed(dice, light(), last) if dice.chance(0.65) else [last]
+    if dice.chance(0.3):
+        out.insert(int(dice.random() * (len(out) + 1)), plain(INFO))
+    return out
+
+
+def sentence(text):
+    text = text[0].upper() + text[1:]
+    return text if text[-1] in '.?!' else text + '.'
+
+
+def conversation(dice, label, item):
+    said = [sentence(x) for x in pieces(dice, label, item)]
+    if dice.chance(0.4):
+        said[0] = sentence(say(dice, dice.choice(HELLO), item)) + ' ' + said[0]
+    if dice.chance(0.3):
+        said.append(sentence(say(dice, dice.choice(BYE), item)))
+    turns = []
+    if dice.chance(0.4):
+        turns.append('Agent: ' + say(dice, dice.choice(OPENING), item))
+    while said:
+        n = 1 + int(dice.random() * 3)
+        turns.append('Customer: ' + ' '.join(said[:n]))
+        said = said[n:]
+        if said or dice.chance(0.2):
+            who = 'Supervisor' if dice.chance(0.05) else 'Agent'
+            turns.append(f'{who}: ' + say(dice, dice.choice(REPLY), item))
+    return '\n\n'.join(turns)
+
+
+def make(seed=seed):
+    # all rows, in an order that says nothing about the label
+    dice = Dice(seed)
+    rows = []
+    for label in dice.shuffled([label for label, n in n_rows.items() for _ in range(n)]):
+        area = dice.choice(list(TOPICS))
+        topic, detail = dice.shuffled(TOPICS[area])[:2]
+        category = dice.choice(list(PRODUCTS))
+        item = dice.choice(PRODUCTS[category])
+        level = dice.choice(list(LEVELS))
+        complexity = dice.choice(['less', 'less', 'medium', 'medium', 'high'])
+        about = [area, topic, detail, f'{topic} -> {detail}', label, category, item.capitalize(), complexity]
+        rows.append(about + [level, LEVELS[level], conversation(dice, label, item)])
+    return rows
+
+
+if __name__ == '__main__':
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'train.csv')
+    with open(path, 'w', encoding='utf-8', newline='') as f:
+        csv.writer(f).writerows([columns] + make())

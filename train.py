@@ -1,0 +1,471 @@
+"""
+Trains or fine-tunes a text classifier, judges it on the test split, and leaves out_dir/best.pt, which is all that
+sample_classify.py needs. From a checkout:
+$ python train.py config/train_sentiment_scratch.py
+$ python train.py config/finetune_gpt2.py --block_size=256
+$ python train.py config/train_sentiment_scratch.py --dataset=mine.csv --text_column=body --label_column=mood
+$ python train.py --out_dir=out/sentiment_scratch --init_from=resume
+$ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py --gradient_accumulation_steps=2
+"""
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from configurator import configure, stop
+from evaluate import metrics, pad, predict, table
+from model import Config, Transformer
+from prepare import CLEANING, Split, prepare
+from pretrained import Unreachable
+
+# -----------------------------------------------------------------------------
+# i/o
+out_dir = 'out/run'
+eval_interval = 0  # iterations between evaluations of the whole validation split; 0: once an epoch
+log_interval = 10
+eval_only = False  # judge out_dir/best.pt on validation and test, and leave
+init_from = (
+    'scratch'  # 'resume' goes on from out_dir/last.pt, with that run's settings; or a pretrained model, see pretrained.py
+)
+wandb_log = False
+wandb_project = 'nanosentiment'
+wandb_run_name = ''  # '' is the name of out_dir
+# data: see prepare.py for what these do
+dataset = 'customer_service'
+fallback_dataset = ''  # used, and loudly so, where the dataset is neither here nor to be downloaded
+text_column = ''
+label_column = ''
+test_file = ''
+data_dir = ''
+strict = False
+tokenizer = 'bpe2048'  # a small corpus wants a small vocabulary: most of GPT-2's 50,257 rows would never be trained
+lowercase = True
+strip_brackets = True
+strip_html = True
+speakers = 'all'
+val_fraction = 0.1
+test_fraction = 0.1
+split_seed = 0  # apart from seed, so that runs of several seeds share one validation split
+# batches
+block_size = 256  # longer texts are cut
+keep = 'last'  # which end of a long text stays: 'first', 'last' or 'both'
+batch_size = 16  # texts of one forward and backward pass
+gradient_accumulation_steps = 1  # such passes to one step, over all processes together
+# model
+n_layer = 4
+n_head = 4
+n_embd = 192
+dropout = 0.2  # few texts want much
+head_dropout = 0.0
+causal = True
+pool = 'last'  # 'mean' and causal = False make an encoder
+# objective
+class_weight = (
+    'none'  # for unbalanced labels: 'balanced' (1/n), 'sqrt' (1/sqrt(n)), 'sampling' (draw labels evenly), 'logit' (adjust)
+)
+label_smoothing = 0.0
+lm_weight = 0.0  # next-token prediction beside the labels; without pre-training it is the teacher who has most to say
+# optimizer
+learning_rate = 1e-3
+max_epochs = 10
+max_iters = 0  # 0: by max_epochs
+weight_decay = 0.1
+beta1 = 0.9
+beta2 = 0.99
+grad_clip = 1.0  # 0.0: never
+# schedule
+decay_lr = 'cosine'  # or 'linear', or 'none'
+warmup_iters = 50
+lr_decay_iters = 0  # 0: to the end of the run
+min_lr = 0.0
+# stopping
+metric = 'auto'  # 'val_loss' or 'val_macro_f1'; auto: macro-F1 where a label has less than half of an even share
+patience = 0  # evaluations without improvement before the run stops; 0: never
+# system
+backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
+device = 'auto'
+dtype = 'auto'  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
+compile = 'auto'  # torch.compile; auto: with CUDA
+seed = 1
+# -----------------------------------------------------------------------------
+
+FREE = set(
+    'out_dir log_interval eval_only init_from max_epochs max_iters patience device backend compile'.split()
+)  # may change on resume
+FREE |= {'wandb_log', 'wandb_project', 'wandb_run_name', 'fallback_dataset', 'data_dir'}
+KNOWN = {
+    'class_weight': 'none balanced sqrt sampling logit',
+    'keep': 'first last both',
+    'decay_lr': 'cosine linear none',
+    'metric': 'auto val_loss val_macro_f1',
+    'dtype': 'auto float32 bfloat16 float16',
+}
+
+
+def choose_device(device):
+    if device != 'auto':
+        return device
+    return 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+
+
+def choose_dtype(dtype, device):
+    """'auto' is bfloat16 only where there are instructions for it: emulated, it is a hundred times slower than float32."""
+    if dtype == 'auto' and device.startswith('cuda'):
+        dtype = 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
+    elif dtype == 'auto':
+        has = torch.cpu.get_capabilities() if device == 'cpu' else {}
+        dtype = 'bfloat16' if has.get('avx512_bf16') or has.get('amx_bf16') else 'float32'
+    return {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}[dtype]
+
+
+def epoch_batches(split, size, seed, epoch, even=False):
+    """
+    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of 64 steps
+    sorted by length, so that a step pads little and yet every epoch mixes texts anew. The last short step is kept.
+    even: rows are drawn with replacement, every label as often as any other.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    if even:
+        share = 1.0 / np.bincount(split.labels)[split.labels]
+        order = rng.choice(len(split), len(split), p=share / share.sum())
+    else:
+        order = rng.permutation(len(split))
+    for start in range(0, len(order), 64 * size):
+        rows = order[start : start + 64 * size]
+        rows = rows[np.argsort(split.off[rows + 1] - split.off[rows], kind='stable')]
+        steps = [rows[i : i + size] for i in range(0, len(rows), size)]
+        for i in rng.permutation(len(steps)):
+            yield steps[i]
+
+
+def get_batch(split, rows, device):
+    """rows (B,) of a split -> idx (B, T) right-padded, lengths (B,), targets (B,), on the device"""
+    idx, lengths = pad([split[i] for i in rows])
+    batch = idx, lengths, torch.from_numpy(split.labels[rows].astype(np.int64))
+    if device.startswith('cuda'):
+        return [x.pin_memory().to(device, non_blocking=True) for x in batch]
+    return [x.to(device) for x in batch]
+
+
+def get_lr(it, max_lr, warmup, decay, total, min_lr):
+    """Linear warm-up over the first steps, then 'cosine' or 'linear' down to min_lr at step total."""
+    if it < warmup:
+        return max_lr * (it + 1) / warmup
+    if decay == 'none':
+        return max_lr
+    done = min((it - warmup) / max(total - warmup, 1), 1.0)
+    return min_lr + (max_lr - min_lr) * (0.5 * (1 + math.cos(math.pi * done)) if decay == 'cosine' else 1 - done)
+
+
+def imbalance(counts, how):
+    """
+    counts (n_class,) of the training split -> class_weight and prior for the loss. Weights are scaled so that they
+    average 1 over the training texts: the size of the loss, and with it the learning rate, keeps its meaning.
+    """
+    counts = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
+    weight = {'balanced': 1 / counts, 'sqrt': counts.rsqrt()}.get(how)
+    weight = None if weight is None else weight * counts.sum() / (weight * counts).sum()
+    return weight, (counts / counts.sum()).log() if how == 'logit' else None
+
+
+def save(checkpoint, path):
+    """Whole or not at all: a temporary name, flushed to the disk, then renamed."""
+    with open(path + '.tmp', 'wb') as f:
+        torch.save(checkpoint, f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(path + '.tmp', path)
+
+
+def git_commit():
+    """Of this code, or '' outside a checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    asked = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True)
+    return asked.stdout.strip()
+
+
+def say(text, end='\n'):
+    if rank == 0:
+        print(text, end=end, flush=True)
+
+
+def goto_fallback(error):
+    """What is said where the dataset could not be had; nobody should mistake what follows for it."""
+    lines = [f'{dataset} could not be had: {error}', f'GOING ON WITH {fallback_dataset!r} INSTEAD (fallback_dataset).']
+    lines.append(f'What this run reaches says nothing about {dataset}.')
+    width = max(map(len, lines))
+    edge = '#' * (width + 4)
+    return '\n'.join(['', edge, *(f'# {line:{width}} #' for line in lines), edge, ''])
+
+
+if __name__ == '__main__':
+    defaults = dict(globals())
+    config = configure(globals())
+    rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
+    last_pt, best_pt = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
+    for key, known in KNOWN.items():
+        if config[key] not in known.split():
+            stop(f'{key}={config[key]} is unknown; choose one of {known}')
+    if gradient_accumulation_steps % world:
+        stop(
+            f'gradient_accumulation_steps={gradient_accumulation_steps} does not divide among {world} processes; make it a multiple'
+        )
+
+    # go on from a checkpoint: with that run's own settings, of which only those that do not bend its course may change
+    last = None
+    if init_from == 'resume' or eval_only:
+        path = best_pt if eval_only else last_pt
+        if not os.path.exists(path):
+            stop(f'there is no {path}; leave out --init_from=resume and --eval_only to train from the start')
+        last = torch.load(path, map_location='cpu', weights_only=True)
+        for key, ours in last['settings'].items():
+            if key not in FREE and config[key] not in (ours, defaults[key]):
+                stop(f'{path} was trained with {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
+            if key not in FREE or (config[key] == defaults[key] and key not in ('init_from', 'eval_only')):
+                config[key] = ours
+        globals().update(config)
+
+    # machine
+    device = choose_device(device)
+    if world > 1:
+        dist.init_process_group(backend if backend != 'auto' else 'nccl' if device == 'cuda' else 'gloo')
+        if device == 'cuda':
+            device = f'cuda:{os.environ["LOCAL_RANK"]}'
+            torch.cuda.set_device(device)
+    ptdtype = choose_dtype(dtype, device)
+    autocast = torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32)
+    scaler = torch.amp.GradScaler(device.split(':')[0], enabled=ptdtype == torch.float16)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.manual_seed(seed)
+
+    # data: the first process prepares, the others find it prepared
+    try:
+        if rank > 0:
+            dist.barrier()
+        try:
+            folder = prepare(config)
+        except Unreachable as e:
+            if not fallback_dataset:
+                raise
+            print(goto_fallback(e), file=sys.stderr)
+            config |= {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
+            globals().update(config)
+            folder = prepare(config)
+        if rank == 0 and world > 1:
+            dist.barrier()
+        with open(os.path.join(folder, 'meta.json'), encoding='utf-8') as f:
+            meta = json.load(f)
+        with open(os.path.join(folder, 'tokenizer_state.json'), encoding='utf-8') as f:
+            tokenizer_state = json.load(f)
+        splits = {name: Split(folder, name, block_size, keep) for name in meta['rows']}
+    except (ValueError, OSError) as e:
+        stop(str(e))
+    labels, n_class, train = meta['labels'], len(meta['labels']), splits['train']
+    counts = np.bincount(train.labels, minlength=n_class)
+    if metric == 'auto':
+        metric = 'val_macro_f1' if counts.min() < 0.5 * len(train) / n_class else 'val_loss'
+
+    # model
+    if last:
+        model = Transformer(Config(**last['config']))
+        model.load_state_dict(last['model'])
+    else:
+        sizes = dict(
+            block_size=block_size, vocab_size=meta['tokenizer']['n_vocab'], n_layer=n_layer, n_head=n_head, n_embd=n_embd
+        )
+        try:
+            family = dict(dropout=dropout, head_dropout=head_dropout, causal=causal, pool=pool)
+            model = Transformer(Config(**sizes, **family, n_class=n_class))
+        except ValueError as e:
+            stop(str(e))
+    model.to(device)
+    optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2))
+    forward = torch.compile(model) if (device.startswith('cuda') if compile == 'auto' else compile) else model
+    if world > 1:
+        forward = torch.nn.parallel.DistributedDataParallel(forward)
+    class_weight_, prior = (x if x is None else x.to(device) for x in imbalance(counts, class_weight))
+    objective = dict(class_weight=class_weight_, prior=prior, label_smoothing=label_smoothing, lm_weight=lm_weight)
+
+    # the length of the run
+    step_size = batch_size * gradient_accumulation_steps
+    epoch_iters = math.ceil(len(train) / step_size)
+    total_iters = max_iters or max_epochs * epoch_iters
+    eval_every = eval_interval or epoch_iters
+    shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
+    rows = ' '.join(f'{name} {len(split):,}' for name, split in splits.items())
+    cut = (np.diff(train.off) > block_size).mean()
+    say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut:.1%} of the texts cut to {block_size} tokens')
+    say(
+        f'model {model.num_params():,} parameters, {model.num_params(embeddings=False):,} without embeddings; {device} {ptdtype}'
+    )
+    say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}')
+
+    def judge(split):
+        """All texts of a split, shared among the processes -> metrics"""
+        logits = predict(model, split, 4 * batch_size, ptdtype, np.arange(rank, len(split), world))
+        if world > 1:
+            parts = [None] * world
+            dist.all_gather_object(parts, logits)
+            logits = np.zeros((len(split), n_class), dtype=np.float32)
+            for i, part in enumerate(parts):
+                logits[i::world] = part
+        return metrics(logits, split.labels, labels)
+
+    def checkpoint(**more):
+        versions = dict(python=sys.version.split()[0], torch=str(torch.__version__), numpy=np.__version__)
+        c = dict(model=model.state_dict(), config=asdict(model.config), settings=config, labels=labels, dataset=dataset)
+        return c | dict(
+            tokenizer=tokenizer_state, cleaning={k: config[k] for k in CLEANING}, versions=versions, git=git_commit(), **more
+        )
+
+    def write(**line):
+        """One line of metrics.jsonl."""
+        if rank == 0:
+            log.write(json.dumps(line) + '\n')
+            log.flush()
+            if wandb_log:
+                wandb.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line['iter'])
+
+    # the state of the run: with the weights and the optimizer all that last.pt needs, since the order of the texts
+    # follows from (seed, epoch), and dropout's random numbers from (seed, iter)
+    run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
+    if last and not eval_only:
+        run = last['run']
+        optimizer.load_state_dict(last['optimizer'])
+        scaler.load_state_dict(last['scaler'])
+    os.makedirs(out_dir, exist_ok=True)
+    log_path = os.path.join(out_dir, 'metrics.jsonl')
+    if rank == 0 and not eval_only:
+        lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
+        log = open(log_path, 'w', encoding='utf-8')
+        log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])
+        if wandb_log:
+            import wandb
+
+            wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), config=config, dir=out_dir)
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))
+    if 'val' not in splits:
+        stop('there is no validation split to choose the best weights on; set val_fraction above 0')
+    predict(
+        model, splits['val'], batch_size, ptdtype, np.arange(min(2 * batch_size, len(splits['val'])))
+    )  # what is broken breaks now
+    if not last and rank == 0:
+        save(checkpoint(run=run, optimizer=optimizer.state_dict(), scaler=scaler.state_dict()), last_pt)
+
+    # -----------------------------------------------------------------------------
+    # the loop
+    stopped, shown, first_iter, begin = '', 0.0, run['iter'], time.perf_counter()
+    epoch, position = divmod(run['iter'], epoch_iters)
+    epochs = (epoch_batches(train, step_size, seed, e, class_weight == 'sampling') for e in itertools.count(epoch))
+    model.train()
+    for rows in itertools.islice(itertools.chain.from_iterable(epochs), position, None):
+        if eval_only or run['iter'] >= total_iters or (patience and run['bad_evals'] >= patience):
+            stopped = 'early' if patience and run['bad_evals'] >= patience else 'max'
+            break
+        tick = time.perf_counter()
+        lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
+        for group in optimizer.param_groups:
+            group['lr'] = lr * group['scale']
+        torch.manual_seed((seed << 32) + run['iter'] * world + rank)
+        loss_sum = 0.0
+        for micro in range(rank, gradient_accumulation_steps, world):
+            some = rows[micro::gradient_accumulation_steps]  # of sorted rows: all micro-batches are of like length
+            share = 1.0 if len(some) else 0.0  # the last step of an epoch may be too short for all
+            idx, lengths, targets = get_batch(train, some if len(some) else rows[:1], device)
+            with autocast:
+                _, loss = forward(idx, lengths, targets, **objective)
+            loss = loss.sum() * share / len(rows)
+            if world > 1:
+                forward.require_backward_grad_sync = micro + world >= gradient_accumulation_steps
+            scaler.scale(loss * world).backward()  # DDP averages, we want the sum
+            loss_sum += loss.item()
+        scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()
+        if world > 1:  # one loss and one mind for all processes
+            shared = torch.tensor([loss_sum, float(len(signals))], dtype=torch.float64, device=device)
+            dist.all_reduce(shared)
+            loss_sum, signalled = shared.tolist()
+        else:
+            signalled = len(signals)
+        if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
+            stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; lower learning_rate (now {lr:.1e}) '
+                 f'or set --dtype=float32; {best_pt} and {last_pt} are as the last evaluation left them')  # fmt: skip
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        run['iter'] += 1
+        run['loss_sum'], run['loss_n'] = run['loss_sum'] + loss_sum, run['loss_n'] + 1
+        now = time.perf_counter()
+        run['examples'], run['train_seconds'] = run['examples'] + len(rows), run['train_seconds'] + now - tick
+        it = run['iter']
+        if it % log_interval == 0 or it == total_iters:
+            write(iter=it, epoch=it / epoch_iters, loss=loss_sum, lr=lr, norm=norm)
+        if sys.stdout.isatty() and now - shown > 0.2 or not sys.stdout.isatty() and it % log_interval == 0:
+            left = (now - begin) / (it - first_iter) * (total_iters - it)
+            speed = run['examples'] / run['train_seconds']
+            line = f'iter {it:,}/{total_iters:,} epoch {it / epoch_iters:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, {speed:,.0f} texts/s'
+            say(f'{line}, at most {left // 60:.0f}:{left % 60:02.0f} left', end='\r' if sys.stdout.isatty() else '\n')
+            shown = now
+        if it % eval_every == 0 or it == total_iters:
+            val = judge(splits['val'])
+            new = dict(
+                iter=it, epoch=it / epoch_iters, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1']
+            )
+            score = [-val['nll']] if metric == 'val_loss' else [val['macro_f1'], -val['nll']]  # few rare texts make ties
+            better = run['best'] is None or score > run['best']['score']
+            run['bad_evals'] = 0 if better else run['bad_evals'] + 1
+            if better:
+                run['best'] = new | {'score': score}
+            train_loss, run['loss_sum'], run['loss_n'] = run['loss_sum'] / run['loss_n'], 0.0, 0
+            say(f'iter {it:,} epoch {it / epoch_iters:.2f}: train loss {train_loss:.4f}, val loss {val["nll"]:.4f}, accuracy '
+                f'{val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')  # fmt: skip
+            write(**new, train_loss=train_loss, confusion=val['confusion'])
+            if rank == 0 and better:
+                save(checkpoint(metrics=new), best_pt)
+        if it % eval_every == 0 or it == total_iters or signalled:
+            run['seconds'] += time.perf_counter() - begin
+            begin, first_iter = time.perf_counter(), it
+            if rank == 0:
+                save(checkpoint(run=run, optimizer=optimizer.state_dict(), scaler=scaler.state_dict()), last_pt)
+        if signalled:
+            stopped = 'signal'
+            say(f'stopped at iter {it:,}; to go on: python train.py --out_dir={out_dir} --init_from=resume')
+            break
+
+    # -----------------------------------------------------------------------------
+    # the end: the best weights, once over the test split
+    test = None
+    if world > 1:
+        dist.barrier()
+    if stopped != 'signal':
+        model.load_state_dict(torch.load(best_pt, map_location=device, weights_only=True)['model'])
+        for name in ('val', 'test') if eval_only else ('test',):
+            if name in splits:
+                test = judge(splits[name])
+                say(f'\n{dataset}, {name}:\n{table(test, labels)}')
+    best = {k: v for k, v in run['best'].items() if k != 'score'} if run['best'] else None
+    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=model.num_params())
+    summary |= {f'n_{name}': len(splits.get(name, ())) for name in ('train', 'val', 'test')} | {'best': best, 'test': None}
+    if test:
+        recall = {label: round(test['per_class'][label]['recall'], 4) for label in labels}
+        summary['test'] = {k: test[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}
+    summary['train_examples_per_s'] = round(run['examples'] / max(run['train_seconds'], 1e-9), 1)
+    summary |= {'seconds': round(run['seconds'] + time.perf_counter() - begin, 1), 'stopped': stopped}
+    if rank == 0 and wandb_log and not eval_only:
+        wandb.summary.update(summary)
+        wandb.finish()
+    say(json.dumps(summary))
+    if world > 1:
+        dist.destroy_process_group()
