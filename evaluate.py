@@ -4,6 +4,8 @@ How good is a classifier, and how sure can one be of that? Pure functions over n
 """
 
 import os
+import platform
+import subprocess
 
 import numpy as np
 import torch
@@ -85,12 +87,10 @@ def table(m, labels):
     cell = max(6, min(w, 12)) + 2
     low, high = m['accuracy_ci']
     lines = [
-        f'accuracy {m["accuracy"]:.3f} [{low:.3f}, {high:.3f}]   macro-F1 {m["macro_f1"]:.3f}   NLL {m["nll"]:.3f}   {m["n"]:,} texts'
+        f'accuracy {m["accuracy"]:.3f} [{low:.3f}, {high:.3f}]   macro-F1 {m["macro_f1"]:.3f}   NLL {m["nll"]:.3f}   n {m["n"]}'
     ]
-    lines.append(
-        f'{"":{w}}  precision  recall     F1  support   predicted:'
-        + ''.join(f'{label[: cell - 2]:>{cell}}' for label in labels)
-    )
+    names = ''.join(f'{label[: cell - 2]:>{cell}}' for label in labels)
+    lines.append(f'{"":{w}}  precision  recall     F1  support   predicted:{names}')
     for label, row in zip(labels, m['confusion'], strict=True):
         c = m['per_class'][label]
         scores = f'{label:{w}}  {c["precision"]:9.3f}  {c["recall"]:6.3f}  {c["f1"]:5.3f}  {c["support"]:7,}'
@@ -130,6 +130,19 @@ def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
             out[some] = model(idx.to(device), n.to(device))[0].cpu().numpy()
     model.train(was_training)
     return out
+
+
+def save_run(path, checkpoint):
+    """Whole or not at all: a temporary name, flushed to the disk, then renamed. Adds what made it: versions, git commit."""
+    versions = {'python': platform.python_version(), 'torch': str(torch.__version__), 'numpy': np.__version__}
+    git = subprocess.run(
+        ['git', 'rev-parse', 'HEAD'], cwd=os.path.dirname(os.path.abspath(__file__)), capture_output=True, text=True
+    )
+    with open(path + '.tmp', 'wb') as f:
+        torch.save(checkpoint | {'versions': versions, 'git': git.stdout.strip()}, f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(path + '.tmp', path)
 
 
 def open_run(path, device='cpu'):

@@ -367,6 +367,11 @@ def build(folder, dataset, paths, names, recipe, tokenizer, strict):
         os.remove(f'{folder}/{source}.rows')
 
 
+def read_json(folder, name):
+    with open(os.path.join(folder, name), encoding='utf-8') as f:
+        return json.load(f)
+
+
 def write_json(path, what):
     with open(path, 'w', encoding='utf-8') as f:
         json.dump(what, f, indent=1)
@@ -444,8 +449,7 @@ class Split:
     """
 
     def __init__(self, folder, name, block_size=1 << 30, keep='first'):
-        with open(os.path.join(folder, 'meta.json'), encoding='utf-8') as f:
-            self.meta = json.load(f)
+        self.meta = read_json(folder, 'meta.json')
         n, tokens = self.meta['rows'].get(name, 0), self.meta['tokens'].get(name, 0)
         self.block_size, self.keep, arrays = block_size, keep, []
         for kind, dtype, size in (
@@ -479,8 +483,7 @@ if __name__ == '__main__':
         folder = prepare(config)
     except (ValueError, OSError) as e:
         stop(str(e))
-    with open(os.path.join(folder, 'report.json'), encoding='utf-8') as f:
-        report = json.load(f)
+    report = read_json(folder, 'report.json')
     share = float((Split(folder, 'train').lengths > block_size).mean())
     show(report, share)
     last = {key: report[key] for key in ('dataset', 'rows', 'rejected', 'labels', 'tokens')}

@@ -31,8 +31,8 @@ def cut(text, n=4096):  # tiktoken overflows at a million spaces
 def train_bpe(texts, n_vocab):
     """
     Iterable of texts (read once, not held) -> ranks {bytes: int}: the 256 bytes, then merges in the order learned.
-    n_vocab counts <|endoftext|> too; fewer come back when no pair is left that occurs twice. A pair is known by its
-    joined bytes, as in tiktoken; of equally frequent ones the smaller bytes go first, so only the corpus matters.
+    n_vocab counts <|endoftext|> too; fewer come back when no pair is left that occurs twice. Of equally frequent pairs
+    the one whose joined bytes are smaller goes first, so only the corpus matters, not its order.
     Example: ['abab ab'] has 'ab' 3 times, ' a' and 'ba' once -> 256: b'ab', and nothing more occurs twice
     """
     seen = Counter()
@@ -53,7 +53,7 @@ def train_bpe(texts, n_vocab):
         if -n != count[new]:  # entries may promise too much, never too little: back in with today's count
             heapq.heappush(heap, (-count[new], new))
             continue
-        ranks.setdefault(new, len(ranks))  # a + bc can come up after ab + c was learned: same bytes, same token
+        ranks[new] = len(ranks)
         grown = set()
         for i in where.pop(new):
             old, words[i] = words[i], (word := [])
@@ -68,7 +68,6 @@ def train_bpe(texts, n_vocab):
                         grown.add(gained)
                     part = new
                 word.append(part)
-        count[new] = 0
         for pair in grown:
             heapq.heappush(heap, (-count[pair], pair))
     return ranks

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -23,9 +22,9 @@ import torch
 import torch.distributed as dist
 
 from configurator import configure, stop
-from evaluate import metrics, pad, predict, table
+from evaluate import metrics, pad, predict, save_run, table
 from model import Config, Transformer
-from prepare import CLEANING, Split, prepare
+from prepare import CLEANING, Split, prepare, read_json
 from pretrained import Unreachable
 
 # -----------------------------------------------------------------------------
@@ -99,39 +98,28 @@ compile = 'auto'  # torch.compile; auto: with CUDA
 seed = 1
 # -----------------------------------------------------------------------------
 
-FREE = set(
-    'out_dir log_interval eval_only init_from max_epochs max_iters patience device backend compile'.split()
-)  # may change on resume
-FREE |= {'wandb_log', 'wandb_project', 'wandb_run_name', 'fallback_dataset', 'data_dir'}
-KNOWN = {
-    'class_weight': 'none balanced sqrt sampling logit',
-    'keep': 'first last both',
-    'decay_lr': 'cosine linear none',
-    'metric': 'auto val_loss val_macro_f1',
-    'dtype': 'auto float32 bfloat16 float16',
-}
+# what a resumed run may change: nothing that would bend its course
+FREE = 'out_dir log_interval eval_only init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
+FREE += ' wandb_log wandb_project wandb_run_name'
+KNOWN = {'class_weight': 'none balanced sqrt sampling logit', 'keep': 'first last both', 'decay_lr': 'cosine linear none'}
+KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16'}
 
 
-def choose_device(device):
-    if device != 'auto':
-        return device
-    return 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-
-
-def choose_dtype(dtype, device):
-    """'auto' is bfloat16 only where there are instructions for it: emulated, it is a hundred times slower than float32."""
-    if dtype == 'auto' and device.startswith('cuda'):
-        dtype = 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
-    elif dtype == 'auto':
-        has = torch.cpu.get_capabilities() if device == 'cpu' else {}
-        dtype = 'bfloat16' if has.get('avx512_bf16') or has.get('amx_bf16') else 'float32'
-    return {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}[dtype]
+def choose_machine(device, dtype):
+    """'auto' -> the best there is; bfloat16 only where there are instructions for it: emulated it crawls."""
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    if dtype == 'auto':
+        can = torch.cpu.get_capabilities() if device == 'cpu' else {}
+        cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = 'bfloat16' if cuda or can.get('avx512_bf16') or can.get('amx_bf16') else 'float32'
+    return device, getattr(torch, dtype)
 
 
 def epoch_batches(split, size, seed, epoch, even=False):
     """
-    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of 64 steps
-    sorted by length, so that a step pads little and yet every epoch mixes texts anew. The last short step is kept.
+    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of up to 64
+    steps sorted by length, so that a step pads little and yet every epoch mixes texts anew. The last short step is kept.
     even: rows are drawn with replacement, every label as often as any other.
     """
     rng = np.random.default_rng((seed, epoch))
@@ -140,8 +128,9 @@ def epoch_batches(split, size, seed, epoch, even=False):
         order = rng.choice(len(split), len(split), p=share / share.sum())
     else:
         order = rng.permutation(len(split))
-    for start in range(0, len(order), 64 * size):
-        rows = order[start : start + 64 * size]
+    bucket = size * min(64, max(1, len(order) // (8 * size)))  # never fewer than 8, or each epoch would be sorted as a whole
+    for start in range(0, len(order), bucket):
+        rows = order[start : start + bucket]
         rows = rows[np.argsort(split.off[rows + 1] - split.off[rows], kind='stable')]
         steps = [rows[i : i + size] for i in range(0, len(rows), size)]
         for i in rng.permutation(len(steps)):
@@ -150,11 +139,8 @@ def epoch_batches(split, size, seed, epoch, even=False):
 
 def get_batch(split, rows, device):
     """rows (B,) of a split -> idx (B, T) right-padded, lengths (B,), targets (B,), on the device"""
-    idx, lengths = pad([split[i] for i in rows])
-    batch = idx, lengths, torch.from_numpy(split.labels[rows].astype(np.int64))
-    if device.startswith('cuda'):
-        return [x.pin_memory().to(device, non_blocking=True) for x in batch]
-    return [x.to(device) for x in batch]
+    batch = *pad([split[i] for i in rows]), torch.from_numpy(split.labels[rows].astype(np.int64))
+    return [x.to(device, non_blocking=True) for x in batch]
 
 
 def get_lr(it, max_lr, warmup, decay, total, min_lr):
@@ -178,34 +164,15 @@ def imbalance(counts, how):
     return weight, (counts / counts.sum()).log() if how == 'logit' else None
 
 
-def save(checkpoint, path):
-    """Whole or not at all: a temporary name, flushed to the disk, then renamed."""
-    with open(path + '.tmp', 'wb') as f:
-        torch.save(checkpoint, f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(path + '.tmp', path)
-
-
-def git_commit():
-    """Of this code, or '' outside a checkout."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    asked = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True)
-    return asked.stdout.strip()
+def box(*lines):
+    """What nobody should overlook."""
+    w = max(map(len, lines))
+    return '\n'.join(('#' * (w + 4), *(f'# {line:{w}} #' for line in lines), '#' * (w + 4)))
 
 
 def say(text, end='\n'):
     if rank == 0:
         print(text, end=end, flush=True)
-
-
-def goto_fallback(error):
-    """What is said where the dataset could not be had; nobody should mistake what follows for it."""
-    lines = [f'{dataset} could not be had: {error}', f'GOING ON WITH {fallback_dataset!r} INSTEAD (fallback_dataset).']
-    lines.append(f'What this run reaches says nothing about {dataset}.')
-    width = max(map(len, lines))
-    edge = '#' * (width + 4)
-    return '\n'.join(['', edge, *(f'# {line:{width}} #' for line in lines), edge, ''])
 
 
 if __name__ == '__main__':
@@ -217,32 +184,30 @@ if __name__ == '__main__':
         if config[key] not in known.split():
             stop(f'{key}={config[key]} is unknown; choose one of {known}')
     if gradient_accumulation_steps % world:
-        stop(
-            f'gradient_accumulation_steps={gradient_accumulation_steps} does not divide among {world} processes; make it a multiple'
-        )
+        stop(f'gradient_accumulation_steps={gradient_accumulation_steps} is no multiple of the {world} processes; make it one')
 
-    # go on from a checkpoint: with that run's own settings, of which only those that do not bend its course may change
+    # go on from a checkpoint, with its own settings
     last = None
     if init_from == 'resume' or eval_only:
         path = best_pt if eval_only else last_pt
         if not os.path.exists(path):
             stop(f'there is no {path}; leave out --init_from=resume and --eval_only to train from the start')
         last = torch.load(path, map_location='cpu', weights_only=True)
+        free = FREE.split()
         for key, ours in last['settings'].items():
-            if key not in FREE and config[key] not in (ours, defaults[key]):
+            if key not in free and config[key] not in (ours, defaults[key]) and (key, ours) != ('dataset', fallback_dataset):
                 stop(f'{path} was trained with {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
-            if key not in FREE or (config[key] == defaults[key] and key not in ('init_from', 'eval_only')):
+            if key not in ('init_from', 'eval_only') and (key not in free or config[key] == defaults[key]):
                 config[key] = ours
         globals().update(config)
 
     # machine
-    device = choose_device(device)
+    device, ptdtype = choose_machine(device, dtype)
     if world > 1:
         dist.init_process_group(backend if backend != 'auto' else 'nccl' if device == 'cuda' else 'gloo')
         if device == 'cuda':
             device = f'cuda:{os.environ["LOCAL_RANK"]}'
             torch.cuda.set_device(device)
-    ptdtype = choose_dtype(dtype, device)
     autocast = torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32)
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=ptdtype == torch.float16)
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -257,16 +222,14 @@ if __name__ == '__main__':
         except Unreachable as e:
             if not fallback_dataset:
                 raise
-            print(goto_fallback(e), file=sys.stderr)
+            instead = f'GOING ON WITH {fallback_dataset.upper()} INSTEAD (fallback_dataset): it says nothing about {dataset}'
+            print(box(*str(e).split('; '), instead), file=sys.stderr)
             config |= {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
             globals().update(config)
             folder = prepare(config)
         if rank == 0 and world > 1:
             dist.barrier()
-        with open(os.path.join(folder, 'meta.json'), encoding='utf-8') as f:
-            meta = json.load(f)
-        with open(os.path.join(folder, 'tokenizer_state.json'), encoding='utf-8') as f:
-            tokenizer_state = json.load(f)
+        meta, tokenizer_state = (read_json(folder, name) for name in ('meta.json', 'tokenizer_state.json'))
         splits = {name: Split(folder, name, block_size, keep) for name in meta['rows']}
     except (ValueError, OSError) as e:
         stop(str(e))
@@ -276,25 +239,21 @@ if __name__ == '__main__':
         metric = 'val_macro_f1' if counts.min() < 0.5 * len(train) / n_class else 'val_loss'
 
     # model
+    try:
+        sizes = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, dropout=dropout, head_dropout=head_dropout)
+        sizes |= dict(vocab_size=meta['tokenizer']['n_vocab'], block_size=block_size, n_class=n_class, causal=causal, pool=pool)
+        model = Transformer(Config(**(last['config'] if last else sizes)))
+    except ValueError as e:
+        stop(str(e))
     if last:
-        model = Transformer(Config(**last['config']))
         model.load_state_dict(last['model'])
-    else:
-        sizes = dict(
-            block_size=block_size, vocab_size=meta['tokenizer']['n_vocab'], n_layer=n_layer, n_head=n_head, n_embd=n_embd
-        )
-        try:
-            family = dict(dropout=dropout, head_dropout=head_dropout, causal=causal, pool=pool)
-            model = Transformer(Config(**sizes, **family, n_class=n_class))
-        except ValueError as e:
-            stop(str(e))
     model.to(device)
     optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2))
     forward = torch.compile(model) if (device.startswith('cuda') if compile == 'auto' else compile) else model
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward)
-    class_weight_, prior = (x if x is None else x.to(device) for x in imbalance(counts, class_weight))
-    objective = dict(class_weight=class_weight_, prior=prior, label_smoothing=label_smoothing, lm_weight=lm_weight)
+    weight, prior = (x if x is None else x.to(device) for x in imbalance(counts, class_weight))
+    objective = dict(class_weight=weight, prior=prior, label_smoothing=label_smoothing, lm_weight=lm_weight)
 
     # the length of the run
     step_size = batch_size * gradient_accumulation_steps
@@ -304,29 +263,31 @@ if __name__ == '__main__':
     shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
     rows = ' '.join(f'{name} {len(split):,}' for name, split in splits.items())
     cut = (np.diff(train.off) > block_size).mean()
+    n_params, n_dense = model.num_params(), model.num_params(embeddings=False)
     say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut:.1%} of the texts cut to {block_size} tokens')
-    say(
-        f'model {model.num_params():,} parameters, {model.num_params(embeddings=False):,} without embeddings; {device} {ptdtype}'
-    )
+    say(f'model of {n_params:,} parameters, {n_dense:,} without embeddings; {device}, {ptdtype}')
     say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}')
 
     def judge(split):
         """All texts of a split, shared among the processes -> metrics"""
-        logits = predict(model, split, 4 * batch_size, ptdtype, np.arange(rank, len(split), world))
+        rows = [np.arange(r, len(split), world) for r in range(world)]
+        parts = [predict(model, split, 4 * batch_size, ptdtype, rows[rank])] * world
         if world > 1:
-            parts = [None] * world
-            dist.all_gather_object(parts, logits)
-            logits = np.zeros((len(split), n_class), dtype=np.float32)
-            for i, part in enumerate(parts):
-                logits[i::world] = part
-        return metrics(logits, split.labels, labels)
+            dist.all_gather_object(parts, parts[rank])
+        return metrics(np.concatenate(parts), split.labels[np.concatenate(rows)], labels)
 
     def checkpoint(**more):
-        versions = dict(python=sys.version.split()[0], torch=str(torch.__version__), numpy=np.__version__)
         c = dict(model=model.state_dict(), config=asdict(model.config), settings=config, labels=labels, dataset=dataset)
         return c | dict(
-            tokenizer=tokenizer_state, cleaning={k: config[k] for k in CLEANING}, versions=versions, git=git_commit(), **more
+            tokenizer=tokenizer_state,
+            cleaning={key: config[key] for key in CLEANING},
+            text_column=meta['recipe']['columns'][0],
+            **more,
         )
+
+    def save_last():
+        if rank == 0:
+            save_run(last_pt, checkpoint(run=run, optimizer=optimizer.state_dict(), scaler=scaler.state_dict()))
 
     def write(**line):
         """One line of metrics.jsonl."""
@@ -347,8 +308,10 @@ if __name__ == '__main__':
     log_path = os.path.join(out_dir, 'metrics.jsonl')
     if rank == 0 and not eval_only:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
-        log = open(log_path, 'w', encoding='utf-8')
-        log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])
+        with open(log_path + '.tmp', 'w', encoding='utf-8') as f:  # what was logged after the checkpoint comes again
+            f.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])
+        os.replace(log_path + '.tmp', log_path)
+        log = open(log_path, 'a', encoding='utf-8')
         if wandb_log:
             import wandb
 
@@ -358,11 +321,9 @@ if __name__ == '__main__':
         signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))
     if 'val' not in splits:
         stop('there is no validation split to choose the best weights on; set val_fraction above 0')
-    predict(
-        model, splits['val'], batch_size, ptdtype, np.arange(min(2 * batch_size, len(splits['val'])))
-    )  # what is broken breaks now
-    if not last and rank == 0:
-        save(checkpoint(run=run, optimizer=optimizer.state_dict(), scaler=scaler.state_dict()), last_pt)
+    predict(model, splits['val'], 1, ptdtype, np.arange(1))  # what is broken in there breaks now, not after an epoch
+    if not last:
+        save_last()
 
     # -----------------------------------------------------------------------------
     # the loop
@@ -393,52 +354,48 @@ if __name__ == '__main__':
             loss_sum += loss.item()
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()
+        shared = torch.tensor([loss_sum, float(len(signals))], dtype=torch.float64)
         if world > 1:  # one loss and one mind for all processes
-            shared = torch.tensor([loss_sum, float(len(signals))], dtype=torch.float64, device=device)
+            shared = shared.to(device)
             dist.all_reduce(shared)
-            loss_sum, signalled = shared.tolist()
-        else:
-            signalled = len(signals)
+        loss_sum, signalled = shared.tolist()
         if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
             stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; lower learning_rate (now {lr:.1e}) '
                  f'or set --dtype=float32; {best_pt} and {last_pt} are as the last evaluation left them')  # fmt: skip
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        run['iter'] += 1
-        run['loss_sum'], run['loss_n'] = run['loss_sum'] + loss_sum, run['loss_n'] + 1
-        now = time.perf_counter()
-        run['examples'], run['train_seconds'] = run['examples'] + len(rows), run['train_seconds'] + now - tick
-        it = run['iter']
-        if it % log_interval == 0 or it == total_iters:
-            write(iter=it, epoch=it / epoch_iters, loss=loss_sum, lr=lr, norm=norm)
-        if sys.stdout.isatty() and now - shown > 0.2 or not sys.stdout.isatty() and it % log_interval == 0:
-            left = (now - begin) / (it - first_iter) * (total_iters - it)
-            speed = run['examples'] / run['train_seconds']
-            line = f'iter {it:,}/{total_iters:,} epoch {it / epoch_iters:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, {speed:,.0f} texts/s'
-            say(f'{line}, at most {left // 60:.0f}:{left % 60:02.0f} left', end='\r' if sys.stdout.isatty() else '\n')
-            shown = now
-        if it % eval_every == 0 or it == total_iters:
+        now, it = time.perf_counter(), run['iter'] + 1
+        done = dict(iter=1, examples=len(rows), train_seconds=now - tick, loss_sum=loss_sum, loss_n=1)
+        run |= {key: run[key] + more for key, more in done.items()}
+        epoch, at_end = it / epoch_iters, it == total_iters
+        if it % log_interval == 0 or at_end:
+            write(iter=it, epoch=epoch, loss=loss_sum, lr=lr, norm=norm)
+        if now - shown > 0.2 if sys.stdout.isatty() else it % log_interval == 0:
+            left, shown = (now - begin) / (it - first_iter) * (total_iters - it), now
+            line = f'iter {it:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, '
+            line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, at most {left // 60:.0f}:{left % 60:02.0f} left'
+            say(line, end='\r' if sys.stdout.isatty() else '\n')
+        if it % eval_every == 0 or at_end:
             val = judge(splits['val'])
-            new = dict(
-                iter=it, epoch=it / epoch_iters, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1']
-            )
+            new = dict(iter=it, epoch=epoch, val_loss=val['nll'])
+            new |= {f'val_{key}': val[key] for key in ('accuracy', 'macro_f1')}
             score = [-val['nll']] if metric == 'val_loss' else [val['macro_f1'], -val['nll']]  # few rare texts make ties
             better = run['best'] is None or score > run['best']['score']
             run['bad_evals'] = 0 if better else run['bad_evals'] + 1
-            if better:
-                run['best'] = new | {'score': score}
-            train_loss, run['loss_sum'], run['loss_n'] = run['loss_sum'] / run['loss_n'], 0.0, 0
-            say(f'iter {it:,} epoch {it / epoch_iters:.2f}: train loss {train_loss:.4f}, val loss {val["nll"]:.4f}, accuracy '
-                f'{val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')  # fmt: skip
-            write(**new, train_loss=train_loss, confusion=val['confusion'])
+            run['best'] = new | {'score': score} if better else run['best']
+            line = (
+                f'iter {it:,} epoch {epoch:.2f}: train loss {run["loss_sum"] / run["loss_n"]:.4f}, val loss {val["nll"]:.4f}, '
+            )
+            say(f'{line}accuracy {val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')
+            write(**new, train_loss=run['loss_sum'] / run['loss_n'])
+            run |= dict(loss_sum=0.0, loss_n=0)
             if rank == 0 and better:
-                save(checkpoint(metrics=new), best_pt)
-        if it % eval_every == 0 or it == total_iters or signalled:
+                save_run(best_pt, checkpoint(metrics=val))
+        if it % eval_every == 0 or at_end or signalled:
             run['seconds'] += time.perf_counter() - begin
             begin, first_iter = time.perf_counter(), it
-            if rank == 0:
-                save(checkpoint(run=run, optimizer=optimizer.state_dict(), scaler=scaler.state_dict()), last_pt)
+            save_last()
         if signalled:
             stopped = 'signal'
             say(f'stopped at iter {it:,}; to go on: python train.py --out_dir={out_dir} --init_from=resume')
@@ -455,14 +412,14 @@ if __name__ == '__main__':
             if name in splits:
                 test = judge(splits[name])
                 say(f'\n{dataset}, {name}:\n{table(test, labels)}')
-    best = {k: v for k, v in run['best'].items() if k != 'score'} if run['best'] else None
-    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=model.num_params())
-    summary |= {f'n_{name}': len(splits.get(name, ())) for name in ('train', 'val', 'test')} | {'best': best, 'test': None}
+    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
+    summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
+    summary['best'] = {k: v for k, v in run['best'].items() if k != 'score'} if run['best'] else None
+    summary['test'] = {k: test[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} if test else None
     if test:
-        recall = {label: round(test['per_class'][label]['recall'], 4) for label in labels}
-        summary['test'] = {k: test[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}
-    summary['train_examples_per_s'] = round(run['examples'] / max(run['train_seconds'], 1e-9), 1)
-    summary |= {'seconds': round(run['seconds'] + time.perf_counter() - begin, 1), 'stopped': stopped}
+        summary['test']['recall'] = {label: test['per_class'][label]['recall'] for label in labels}
+    speed, seconds = run['examples'] / max(run['train_seconds'], 1e-9), run['seconds'] + time.perf_counter() - begin
+    summary |= dict(train_examples_per_s=round(speed, 1), seconds=round(seconds, 1), stopped=stopped)
     if rank == 0 and wandb_log and not eval_only:
         wandb.summary.update(summary)
         wandb.finish()

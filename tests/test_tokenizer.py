@@ -67,7 +67,8 @@ def slow_train(texts, n_vocab):
         if max(count.values(), default=0) < 2:
             break
         new = min(count, key=lambda pair: (-count[pair], pair))
-        ranks.setdefault(new, len(ranks))
+        assert new not in ranks, 'no bytes are learned twice'
+        ranks[new] = len(ranks)
         words = [(naive(b''.join(word), {new: 0}, word), n) for word, n in words]
     return ranks
 

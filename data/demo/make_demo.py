@@ -14,7 +14,18 @@ import os
 import re
 
 seed = 20
-n_rows = {'neutral': 980, 'negative': 730, 'positive': 80}  # imbalanced as real conversations are
+# twins: rows of nearly the same words whose labels differ by order, by negation, or by asking instead of stating
+# how, the better claim, label of each twin, how many. positive is as rare as in real conversations
+PLAN = [
+    ('order', 'fine', ['neutral', 'negative'], 330),
+    ('order', 'praise', ['positive', 'negative'], 42),
+    ('negation', 'fine', ['neutral', 'negative'], 190),
+    ('negation', 'praise', ['positive', 'negative'], 24),
+    ('asked', 'fine', ['neutral', 'negative'], 150),
+    ('asked', 'praise', ['neutral', 'positive'], 14),
+    ('none', 'fine', ['neutral'], 290),
+]
+BAD_SIDE = {'fine': ['wrong', 'wrong', 'blame'], 'praise': ['wrong', 'blame']}
 columns = [
     'issue_area',
     'issue_category',
@@ -282,12 +293,20 @@ def say(dice, text, item):
     return ' '.join(text.split())
 
 
-def claim(dice, kind, item, alone=False):
-    # said outright, or as the denial of its opposite; 'alone' lets in set phrases
-    if alone and kind in ALONE and dice.chance(0.3):
+def both_ways(dice, good, item):
+    # one line of the table as a good and as a bad claim: ('it works', 'it does not work'); mostly said outright
+    flip = dice.chance(0.4)
+    said, denied = dice.choice(CLAIMS[OPPOSITE[good] if flip else good]).split(' | ')
+    return say(dice, denied if flip else said, item), say(dice, said if flip else denied, item)
+
+
+def claim(dice, kind, item):
+    # 'fine' and 'praise' are good, 'wrong' and 'blame' bad; set phrases come in now and then
+    if kind in ALONE and dice.chance(0.25):
         return say(dice, dice.choice(ALONE[kind]), item)
-    denied = dice.chance(0.35)
-    return say(dice, dice.choice(CLAIMS[OPPOSITE[kind] if denied else kind]).split(' | ')[denied], item)
+    good = kind in ('fine', 'praise')
+    pair = both_ways(dice, kind if good else OPPOSITE[kind], item)
+    return pair[0] if good else pair[1]
 
 
 def outweighed(dice, light, heavy):
@@ -309,46 +328,57 @@ def outweighed(dice, light, heavy):
     return [light, heavy]
 
 
-def pieces(dice, label, item):
-    # what the customer says, in order
-    def asked():
-        return say(dice, dice.choice(ASKED), item).replace('#', claim(dice, dice.choice(list(CLAIMS)), item))
+def ask(dice, item):
+    if dice.chance(0.5):
+        return asked(dice, claim(dice, dice.choice(['fine', 'wrong']), item), item)
+    return say(dice, dice.choice(CUED if dice.chance(0.6) else PLAIN), item)
 
-    def plain(lines=PLAIN):
-        return say(dice, dice.choice(lines), item)
 
-    def ask():
-        return asked() if dice.chance(0.4) else plain(CUED if dice.chance(0.5) else PLAIN)
+def asked(dice, text, item):
+    return say(dice, dice.choice(ASKED), item).replace('#', text)
 
-    def heavy():
-        # what decides the label
-        if label == 'neutral':
-            return plain(SETTLED) if dice.chance(0.35) else claim(dice, 'fine', item)
-        if label == 'positive':
-            return claim(dice, 'praise', item, alone=True)
-        return claim(dice, 'blame' if dice.chance(0.5) else 'wrong', item, alone=True)
 
-    def light():
-        # what is said too, and counts less
-        bad = label != 'negative'
-        return claim(dice, dice.choice(['wrong', 'wrong', 'blame'] if bad else ['fine', 'praise', 'praise']), item)
+def twins(dice, how, good, item):
+    # what two customers say with nearly the same words: the first is content (or neutral), the second is not
+    good_claim, bad_claim = claim(dice, good, item), claim(dice, dice.choice(BAD_SIDE[good]), item)
+    if good == 'fine' and dice.chance(0.25):
+        good_claim = say(dice, dice.choice(SETTLED), item)
+    front = [ask(dice, item)] if dice.chance(0.4) else []
+    cheer = dice.choice(CHEER if dice.chance(0.7) else GASP) + ', ' if dice.chance(0.15) else ''
+    if how == 'order':
+        state = dice.random
+        dice.random = again = Replay(state)
+        one = outweighed(dice, bad_claim, cheer + good_claim)
+        again.rewind()
+        two = outweighed(dice, good_claim, cheer + bad_claim)
+        dice.random = state
+    elif how == 'negation':
+        one, two = ([cheer + x] for x in both_ways(dice, good, item))
+        if dice.chance(0.5):
+            more = asked(dice, claim(dice, 'wrong', item), item)
+            one, two = [more] + one, [more] + two
+    elif how == 'asked':
+        # the same claim, once asked and once stated: only the second counts
+        text = bad_claim if good == 'fine' else good_claim
+        one, two = [asked(dice, text, item)], [cheer + text]
+    else:
+        one = two = [ask(dice, item) for _ in range(1 + int(dice.random() * 3))]
+    return front + one, front + two
 
-    out = [ask()] if dice.chance(0.5) else []
-    units = 1 + (dice.random() < 0.75) + (dice.random() < 0.35)
-    if label == 'neutral' and dice.chance(0.4):
-        out = [ask() for _ in range(1 + units)]
-        units = 0
-    for _ in range(units):
-        last = heavy()
-        k = dice.random()
-        if k < 0.12:
-            last = f'{dice.choice(CHEER if label == "negative" or dice.chance(0.5) else GASP)}, {last}'
-        elif k < 0.16:
-            last = f'I do not want to {dice.choice(["be rude", "make a fuss", "keep you long"])}, but {last}'
-        out += outweighed(dice, light(), last) if dice.chance(0.65) else [last]
-    if dice.chance(0.3):
-        out.insert(int(dice.random() * (len(out) + 1)), plain(INFO))
-    return out
+
+class Replay:
+    # deals the same numbers twice, so that twins get the same frame
+    def __init__(self, random):
+        self.random, self.seen, self.at = random, [], 0
+
+    def rewind(self):
+        self.at = 0
+
+    def __call__(self):
+        if self.at == len(self.seen):
+            self.seen.append(self.random())
+        self.at += 1
+        return self.seen[self.at - 1]
 
 
 def sentence(text):
@@ -356,8 +386,10 @@ def sentence(text):
     return text if text[-1] in '.?!' else text + '.'
 
 
-def conversation(dice, label, item):
-    said = [sentence(x) for x in pieces(dice, label, item)]
+def conversation(dice, said, item):
+    said = [sentence(x) for x in said]
+    if dice.chance(0.3):
+        said.insert(int(dice.random() * (len(said) + 1)), sentence(say(dice, dice.choice(INFO), item)))
     if dice.chance(0.4):
         said[0] = sentence(say(dice, dice.choice(HELLO), item)) + ' ' + said[0]
     if dice.chance(0.3):
@@ -366,7 +398,7 @@ def conversation(dice, label, item):
     if dice.chance(0.4):
         turns.append('Agent: ' + say(dice, dice.choice(OPENING), item))
     while said:
-        n = 1 + int(dice.random() * 3)
+        n = 1 + int(dice.random() * 2)
         turns.append('Customer: ' + ' '.join(said[:n]))
         said = said[n:]
         if said or dice.chance(0.2):
@@ -379,16 +411,18 @@ def make(seed=seed):
     # all rows, in an order that says nothing about the label
     dice = Dice(seed)
     rows = []
-    for label in dice.shuffled([label for label, n in n_rows.items() for _ in range(n)]):
-        area = dice.choice(list(TOPICS))
-        topic, detail = dice.shuffled(TOPICS[area])[:2]
-        category = dice.choice(list(PRODUCTS))
-        item = dice.choice(PRODUCTS[category])
-        level = dice.choice(list(LEVELS))
-        complexity = dice.choice(['less', 'less', 'medium', 'medium', 'high'])
-        about = [area, topic, detail, f'{topic} -> {detail}', label, category, item.capitalize(), complexity]
-        rows.append(about + [level, LEVELS[level], conversation(dice, label, item)])
-    return rows
+    for how, good, labels, n in PLAN:
+        for _ in range(n):
+            category = dice.choice(list(PRODUCTS))
+            item = dice.choice(PRODUCTS[category])
+            for label, said in zip(labels, twins(dice, how, good, item)):
+                area = dice.choice(list(TOPICS))
+                topic, detail = dice.shuffled(TOPICS[area])[:2]
+                about = [area, topic, detail, f'{topic} -> {detail}', label, category, item.capitalize()]
+                level = dice.choice(list(LEVELS))
+                about += [dice.choice(['less', 'less', 'medium', 'medium', 'high']), level, LEVELS[level]]
+                rows.append(about + [conversation(dice, said, item)])
+    return dice.shuffled(rows)
 
 
 if __name__ == '__main__':
