@@ -1,6 +1,5 @@
 """
-Text to token ids and back: byte-level BPE learned from a corpus, GPT-2's own, or a checkpoint's tokenizer.json.
-What a user can mend raises ValueError with one line: what is wrong, what to do.
+Text to ids and back: byte-level BPE learned from a corpus, GPT-2's own, a checkpoint's tokenizer.json. Mistakes: ValueError.
 """
 
 import base64
@@ -8,14 +7,12 @@ import hashlib
 import heapq
 import os
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 
 import regex  # comes with tiktoken, as requests does; re knows no \p{L}
 import requests
 import tiktoken.load
 
-# what may join into a token, GPT-2's rule (github.com/openai/gpt-2, encoder.py): contractions, then letters, digits
-# or signs with the space before them, then white space. ++ (never give back) changes nothing but the speed
+# what may join into a token: GPT-2's rule (github.com/openai/gpt-2, encoder.py); ++ (never give back) only makes it faster
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 END = '<|endoftext|>'
 
@@ -23,16 +20,15 @@ END = '<|endoftext|>'
 def cut(text, n=4096):  # tiktoken overflows at a million spaces
     """Text -> list of pieces that join to it, cut in runs of n white or n other characters; half an emoji is U+FFFD."""
     text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
-    runs = regex.finditer(rf'\s{{1,{n}}}|\S{{1,{n}}}', text) if len(text) > n else []
+    runs = regex.finditer(rf'\s{{1,{n}}}|\S{{1,{n}}}', text) if len(text) > n else ()
     ends = [run.end() for run in runs if run.end() - run.start() == n]
     return [text[i:j] for i, j in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
 def train_bpe(texts, n_vocab):
     """
-    Iterable of texts (read once, not held) -> ranks {bytes: int}: the 256 bytes, then merges in the order learned.
-    n_vocab counts <|endoftext|> too; fewer come back when no pair is left that occurs twice. Of equally frequent pairs
-    the one whose joined bytes are smaller goes first, so only the corpus matters, not its order.
+    Iterable of texts (read once, not held) -> ranks {bytes: int}: 256 bytes, then merges in the order learned, until n_vocab
+    with <|endoftext|>, or no pair occurs twice. Of equally frequent pairs the smaller bytes go first: order does not matter.
     Example: ['abab ab'] has 'ab' 3 times, ' a' and 'ba' once -> 256: b'ab', and nothing more occurs twice
     """
     seen = Counter()
@@ -81,21 +77,19 @@ class Tokenizer:
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, text.splitlines())}
         self.end, self.n_vocab = len(ranks), len(ranks) + 1
-        self.bpe = tiktoken.Encoding(name, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: self.end})
+        self.coder = tiktoken.Encoding(name, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: self.end})
 
     def encode(self, text):
         """Text -> list of ids, special tokens included; special tokens that a user types are ordinary text."""
-        return [i for piece in cut(text) for i in self.bpe.encode_ordinary(piece)] + [self.end]
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts):
-        """List of texts -> list of lists of ids, on threads; 256 a turn, as a turn costs more than a short text."""
-        turns = [texts[i : i + 256] for i in range(0, len(texts), 256)]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return [ids for turn in pool.map(lambda turn: list(map(self.encode, turn)), turns) for ids in turn]
+        """List of texts -> list of lists of ids; threads were no faster here, for their turns cost more than a text."""
+        return [[i for piece in cut(text) for i in self.coder.encode_ordinary(piece)] + [self.end] for text in texts]
 
     def decode(self, ids):
         """Ids -> text without the special tokens; a character cut in two shows as U+FFFD."""
-        return self.bpe.decode([int(i) for i in ids if i != self.end])
+        return self.coder.decode([int(i) for i in ids if i != self.end])
 
     def state(self):
         """Dict of str for a checkpoint, all that load_tokenizer needs; text is 'base64 rank' lines, or the json."""
@@ -106,59 +100,48 @@ class JsonTokenizer(Tokenizer):
     """A checkpoint's own tokenizer.json, which says itself what special tokens go around a text."""
 
     def __init__(self, name, text):
-        self.kind, self.name, self.text = 'json', name, text
-        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self.kind, self.name, self.text, self.sha256 = 'json', name, text, hashlib.sha256(text.encode()).hexdigest()
         try:
-            from tokenizers import Tokenizer as OwnTokenizer  # optional, and only for these
-
-            self.own = own = OwnTokenizer.from_str(text)
+            self.coder = own = __import__('tokenizers').Tokenizer.from_str(text)  # optional, and only for these
         except Exception as e:  # not installed, too old for the file, a broken file
             raise ValueError(f'{name}/tokenizer.json: {e}; pip install tokenizers, or fetch the file again') from None
         own.no_truncation()  # files come with a max_length of 128 or 512; we cut later, and say how much
         own.no_padding()
         own.encode_special_tokens = True  # [SEP] typed by a user: ordinary text
-        ids, end = own.encode('').ids, own.token_to_id(END)
-        if not ids and end is None:
+        ids = own.encode('').ids
+        self.tail = [] if ids else [own.token_to_id(END)]  # GPT-2's file puts none around a text; its family ends with one
+        if None in self.tail:
             raise ValueError(f'{name}/tokenizer.json puts no special token around a text; use another model')
-        self.tail = [] if ids else [end]  # GPT-2's file puts none; its family ends with one
-        self.n_vocab = max(own.get_vocab().values()) + 1  # not the count: ids may have gaps
+        self.end, self.n_vocab = None, max(own.get_vocab().values()) + 1  # not the count: ids may have gaps
         self.n_prefix = [*own.encode('a').special_tokens_mask, 0].index(0)
         self.n_suffix = len(ids + self.tail) - self.n_prefix
 
-    def encode(self, text):
-        return self.encode_batch([text])[0]
-
     def encode_batch(self, texts):
-        return [e.ids + self.tail for e in self.own.encode_batch([''.join(cut(text)) for text in texts])]
-
-    def decode(self, ids):
-        return self.own.decode([int(i) for i in ids])
+        return [e.ids + self.tail for e in self.coder.encode_batch([''.join(cut(text)) for text in texts])]
 
 
 def get_tokenizer(name, texts=None):
     """'gpt2', 'bpe<N>' learned from texts, or a folder with a tokenizer.json (or that file) -> Tokenizer."""
     path = os.path.abspath(os.path.join(name, 'tokenizer.json') if os.path.isdir(name) else name)
+    if os.path.isfile(path):  # named after its folder, but in a hub cache that is only a hash
+        folder = regex.sub(r'.*models--(.*--)?(.+)[/\\]snapshots[/\\].*', r'\2', os.path.dirname(path))
+        with open(path, encoding='utf-8') as f:
+            return JsonTokenizer(regex.sub(r'[^\w.-]', '_', os.path.basename(folder)), f.read())
     if name == 'gpt2':
         tiktoken.load.read_file = lambda url: requests.get(url, timeout=20).content  # theirs may wait for ever
         try:
             bpe = tiktoken.get_encoding(name)  # 1.5 MB, once
         except Exception as e:  # no network, a proxy, a folder that cannot be written, a broken file, ...
-            raise ValueError(
-                f'gpt2 needs its vocabulary ({type(e).__name__}); go online once, or set TIKTOKEN_CACHE_DIR to a '
-                'folder that holds its vocab.bpe as 6d1cbeee0f20b3d9449abfede4726ed8212e3aee '
-                'and its encoder.json as 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6'
-            ) from None
+            files = '6d1cbeee0f20b3d9449abfede4726ed8212e3aee and 6c7ea1a7e38e3a7f062df639a5b80947f075ffe6'
+            way_out = f'go online once, or set TIKTOKEN_CACHE_DIR to a folder with vocab.bpe and encoder.json as {files}'
+            raise ValueError(f'gpt2 needs its vocabulary ({type(e).__name__}); {way_out}') from None
         ranks = {bpe.decode_single_token_bytes(i): i for i in range(bpe.n_vocab - 1)}
-    elif n := regex.fullmatch(r'bpe(\d{1,9})', name):
-        if not 257 <= int(n[1]) <= 65536 or texts is None:
-            raise ValueError(f'{name} learns from the texts of a training split, 257 to 65536 tokens; see prepare.py')
+    elif (n := regex.fullmatch(r'bpe(\d{1,9})', name)) and 257 <= int(n[1]) <= 65536 and texts is not None:
         ranks = train_bpe(texts, int(n[1]))
-    elif os.path.isfile(path):  # named after its folder, but in a hub cache that is only a hash
-        folder = regex.sub(r'.*models--(.*--)?(.+)[/\\]snapshots[/\\].*', r'\2', os.path.dirname(path))
-        with open(path, encoding='utf-8') as f:
-            return JsonTokenizer(regex.sub(r'[^\w.-]', '_', os.path.basename(folder)), f.read())
     else:
-        raise ValueError(f"no tokenizer '{name}'; use gpt2, bpe<N> such as bpe2048, or a folder with a tokenizer.json")
+        raise ValueError(
+            f"no tokenizer '{name}'; use gpt2, bpe<N> of a training split (257 to 65536), or a folder with a tokenizer.json"
+        )
     return Tokenizer(name, ''.join(f'{base64.b64encode(token).decode()} {rank}\n' for token, rank in ranks.items()))
 
 

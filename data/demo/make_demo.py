@@ -17,12 +17,12 @@ seed = 20
 # twins: rows of nearly the same words whose labels differ by order, by negation, or by asking instead of stating
 # how, the better claim, label of each twin, how many. positive is as rare as in real conversations
 PLAN = [
-    ('order', 'fine', ['neutral', 'negative'], 330),
-    ('order', 'praise', ['positive', 'negative'], 42),
+    ('order', 'fine', ['neutral', 'negative'], 335),
+    ('order', 'praise', ['positive', 'negative'], 44),
     ('negation', 'fine', ['neutral', 'negative'], 190),
-    ('negation', 'praise', ['positive', 'negative'], 24),
+    ('negation', 'praise', ['positive', 'negative'], 26),
     ('asked', 'fine', ['neutral', 'negative'], 150),
-    ('asked', 'praise', ['neutral', 'positive'], 14),
+    ('asked', 'praise', ['neutral', 'positive'], 16),
     ('none', 'fine', ['neutral'], 290),
 ]
 BAD_SIDE = {'fine': ['wrong', 'wrong', 'blame'], 'praise': ['wrong', 'blame']}
@@ -62,50 +62,27 @@ LEVELS = {
     'experienced': 'knows every product and every form',
 }
 WORDS = {
-    'it': [
-        '{the|my|the new|my new|your} <item>', 'the <item>', 'it', 'it', 'the {new|second|third|other|right} one',
-        'the replacement', 'the one {you sent|I got|I bought|I chose}', 'the <item> {from your shop|I ordered}',
-    ],
+    'it': ['{the|my|the new|your} <item>', 'the <item>', 'it', 'it', 'the {new|second|other} one', 'the replacement', 'the one {you sent|I bought}'],
     'you': [
         'you', 'you', 'your {colleague|supervisor|driver|engineer|team|shop}', 'the {lady|man} on the phone',
         'the {driver|courier}', 'the {lady|man} in {the|your} shop', 'one of your people',
     ],
     'many': ['{three|four|five} people', 'two colleagues', 'everyone', 'your people'],
-    'great': [
-        'excellent', 'brilliant', 'wonderful', 'perfect', 'great', 'lovely', 'good', 'nice', 'amazing', 'beautiful',
-        'quiet', 'comfortable', 'fantastic', 'pretty', 'reliable', 'superb', 'fast', 'light', 'easy to use', 'warm',
-    ],
-    'foul': [
-        'terrible', 'awful', 'horrible', 'bad', 'poor', 'useless', 'ugly', 'slow', 'cheap', 'loud', 'dreadful',
-        'a {nightmare|mess|disaster|joke|disappointment|pain}', 'disappointing', 'worthless',
-    ],
-    'glad': [
-        'happy', 'pleased', 'glad', 'satisfied', 'delighted', 'grateful', 'relieved', 'impressed', 'thankful',
-        'happy with {it|this|the answer|the repair|the service}', 'excited', 'content', 'thrilled',
-    ],
-    'sore': [
-        'upset', 'angry', 'disappointed', 'annoyed', 'unhappy', 'cross', 'frustrated', 'furious', 'sad', 'tired of it',
-        'disappointed {in you|with the answer|with it|with the repair}', 'let down', 'fed up', 'ashamed of you',
-    ],
+    'great': ['excellent', 'brilliant', 'wonderful', 'perfect', 'great', 'lovely', 'good', 'nice', 'amazing', 'beautiful', 'fast', 'easy'],
+    'foul': ['terrible', 'awful', 'bad', 'poor', 'useless', 'slow', 'horrible', 'a {nightmare|mess|disaster|joke}'],
+    'glad': ['happy', 'pleased', 'glad', 'satisfied', 'delighted', 'grateful', 'relieved', 'impressed', '{happy|pleased} with {it|the repair}'],
+    'sore': ['upset', 'angry', 'disappointed', 'annoyed', 'unhappy', 'cross', 'frustrated', 'fed up', 'disappointed with {it|the repair}'],
     'service': ['the {service|repair|exchange|delivery|answer|return}', 'your {service|shop|packaging|help}'],
     'soon': ['today', 'tomorrow', '{Monday|Tuesday|Friday|Sunday}', 'next week', 'May', 'June'],
-    'kind': ['kind', 'polite', 'friendly', 'patient', 'helpful', 'honest', 'lovely', 'nice', 'quick', 'careful'],
-    'rude': ['rude', 'unkind', 'short with me', 'careless', 'impatient', 'unfriendly', 'lazy', 'slow', 'cold'],
+    'kind': ['kind', 'polite', 'friendly', 'patient', 'helpful', 'lovely', 'quick'],
+    'rude': ['rude', 'unkind', 'short with me', 'careless', 'impatient', 'slow'],
     'time': ['{two|three|four|ten} {days|weeks|months}', 'a {day|week|month}', 'an hour', 'six years', 'half a year'],
     'when': ['today', 'yesterday', 'on {Monday|Tuesday|Friday|Sunday}', 'this morning', 'last week', 'in {May|June}'],
-    'very': ['very', 'really', 'so', 'rather', 'quite', 'more than', 'truly', 'just', ''],
-    'loss': ['lost', 'forgot', 'cancelled', 'broke', 'ignored', 'dropped', 'mixed up', 'delayed'],
+    'very': ['very', 'really', 'so', 'rather', ''],
+    'loss': ['lost', 'forgot', 'broke', 'ignored', 'dropped'],
     'mine': ['my {parcel|order|letter|return|refund|exchange|complaint|birthday present}', 'the {box|invoice|forms}'],
-    'help': [
-        'helped me', 'called me back', 'answered my {email|question}', 'listened', 'kept {the|a} promise', 'found my order',
-        'solved it', 'explained it to me', 'replied', 'fixed it', 'made it right', 'exchanged it', 'apologised',
-        'took care of it', 'repaired it', 'sorted it out', 'gave me {a discount|my money back}', 'told me the truth',
-    ],
-    'helped': [
-        'help me', 'call me back', 'answer my {email|question}', 'listen', 'keep {the|a} promise', 'find my order',
-        'solve it', 'explain it to me', 'reply', 'fix it', 'make it right', 'exchange it', 'apologise',
-        'take care of it', 'repair it', 'sort it out', 'give me {a discount|my money back}', 'tell me the truth',
-    ],
+    'help': ['helped me', 'called me back', 'answered me', 'kept the promise', 'found my order', 'solved it', 'replied', 'fixed it', 'exchanged it', 'repaired it', 'sorted it out', 'listened'],
+    'helped': ['help me', 'call me back', 'answer me', 'keep the promise', 'find my order', 'solve it', 'reply', 'fix it', 'exchange it', 'repair it', 'sort it out', 'listen'],
     'hurt': ['broken', 'damaged', 'scratched', 'dented', 'faulty', 'torn', 'cracked', 'crushed', 'burnt', 'dirty'],
     'flaw': ['scratch', 'fault', 'mistake', 'problem', 'delay', 'complaint', 'crack', 'error', 'fee', 'argument'],
     'brand': ['Happy Day', 'Angry Bird', 'Perfect Morning', 'Great Joy', 'Bad Weather', 'Good Night', 'Lazy Sunday',
@@ -290,7 +267,8 @@ def say(dice, text, item):
 
     while re.search(r'[{<]', text):
         text = re.sub(r'\{([^{}<>]*)\}|<(\w+)>', fill, text)
-    return ' '.join(text.split())
+    text = re.sub(r'\ba (?=[aeio])', 'an ', ' '.join(text.split()))
+    return re.sub(r'\b(you|people|children) was\b', r'\1 were', text)
 
 
 def both_ways(dice, good, item):
@@ -320,10 +298,10 @@ def outweighed(dice, light, heavy):
         return [f'{dice.choice(["although", "even though", "though"])} {light}, {heavy}']
     if k < 0.59:
         return [f'{heavy}, {dice.choice(["although", "even though", "though"])} {light}']
-    if k < 0.71:
+    if k < 0.75:
         who = dice.choice(['I thought', 'I hoped', 'I was told', 'you promised', 'I feared', 'I expected', 'I was sure'])
         return [f'{who} that {light}', f'{dice.choice(["but", "now", "and now", "then", "instead"])} {heavy}']
-    if k < 0.79:
+    if k < 0.88:
         return [f'at first {light}, {dice.choice(["now", "then", "and now", "but then"])} {heavy}']
     return [light, heavy]
 
@@ -343,7 +321,7 @@ def twins(dice, how, good, item):
     good_claim, bad_claim = claim(dice, good, item), claim(dice, dice.choice(BAD_SIDE[good]), item)
     if good == 'fine' and dice.chance(0.25):
         good_claim = say(dice, dice.choice(SETTLED), item)
-    front = [ask(dice, item)] if dice.chance(0.4) else []
+    front = [ask(dice, item)] if dice.chance(0.3) else []
     cheer = dice.choice(CHEER if dice.chance(0.7) else GASP) + ', ' if dice.chance(0.15) else ''
     if how == 'order':
         state = dice.random
@@ -352,6 +330,9 @@ def twins(dice, how, good, item):
         again.rewind()
         two = outweighed(dice, good_claim, cheer + bad_claim)
         dice.random = state
+        if dice.chance(0.4):
+            front, (more, less) = [], twins(dice, how, good, item)
+            one, two = more + one, less + two
     elif how == 'negation':
         one, two = ([cheer + x] for x in both_ways(dice, good, item))
         if dice.chance(0.5):
@@ -363,6 +344,9 @@ def twins(dice, how, good, item):
         one, two = [asked(dice, text, item)], [cheer + text]
     else:
         one = two = [ask(dice, item) for _ in range(1 + int(dice.random() * 3))]
+    if how in ('order', 'negation') and dice.chance(0.7 if good == 'praise' else 0.5):
+        one = one + [claim(dice, good, item)]
+        two = two + [claim(dice, dice.choice(BAD_SIDE[good]), item)]
     return front + one, front + two
 
 
@@ -388,11 +372,11 @@ def sentence(text):
 
 def conversation(dice, said, item):
     said = [sentence(x) for x in said]
-    if dice.chance(0.3):
+    if dice.chance(0.2):
         said.insert(int(dice.random() * (len(said) + 1)), sentence(say(dice, dice.choice(INFO), item)))
     if dice.chance(0.4):
         said[0] = sentence(say(dice, dice.choice(HELLO), item)) + ' ' + said[0]
-    if dice.chance(0.3):
+    if dice.chance(0.2):
         said.append(sentence(say(dice, dice.choice(BYE), item)))
     turns = []
     if dice.chance(0.4):
