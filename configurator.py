@@ -38,7 +38,7 @@ def configure(settings, argv=None):
         for head, key, rest in re.findall(r'^(?:(# *\w.*)\n)?(\w+) *= *(.*)$', top, flags=re.M):
             print((f'\n{head}\n' * bool(head) + f'  --{key}={rest}\n') * (key in old), end='')
         raise SystemExit(0)
-    for arg, after in zip(argv, [*argv[1:], 'value'], strict=True):
+    for arg, after in zip(argv, [*argv[1:], 'value']):
         key, equals, text = arg.removeprefix('--').partition('=')
         is_file = arg.endswith('.py') and arg[0] != '-'
         if not is_file and not (equals and arg.startswith('--')):

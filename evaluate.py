@@ -102,6 +102,17 @@ def table(m, labels):
 # texts in, logits out
 
 
+def choose_machine(device='auto', dtype='float32'):
+    """'auto' -> the best there is; bfloat16 only where there are instructions for it: emulated, it crawls."""
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    if dtype == 'auto':
+        can = torch.cpu.get_capabilities() if device == 'cpu' else {}
+        cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = 'bfloat16' if cuda or can.get('avx512_bf16') or can.get('amx_bf16') else 'float32'
+    return device, getattr(torch, dtype)
+
+
 def pad(texts):
     """A list of id arrays -> idx (B, T) int64, zeros on the right, and lengths (B,) int64."""
     lengths = torch.tensor([len(ids) for ids in texts])

@@ -7,6 +7,7 @@ $ cat texts.txt | python sample_classify.py --json=True
 $ python sample_classify.py --input=rows.csv --text_column=conversation --output=out.csv
 """
 
+import contextlib
 import csv
 import glob
 import itertools
@@ -39,14 +40,8 @@ EXAMPLES = (
 CHUNK = 2048  # rows held in memory at a time
 
 
-def last_run(root='out'):
-    """The newest best.pt below root."""
-    found = glob.glob(os.path.join(root, '**', 'best.pt'), recursive=True)
-    return max(found, key=os.path.getmtime, default=None)
-
-
 def piped():
-    """Is there a pipe or a file at stdin? (A terminal, or nothing at all, is neither.)"""
+    """Is there a pipe or a file at stdin? A terminal, or nothing at all, is neither."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
@@ -54,105 +49,94 @@ def piped():
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-class Classifier:
-    """A checkpoint, ready for use: texts -> (label, probability, runner-up, its probability, all, cut?) each."""
-
-    def __init__(self, path, device='auto'):
-        import torch  # only now: a mistyped flag should not wait for it
-
-        from evaluate import open_run
-        from train import choose_machine
-
-        device, _ = choose_machine(device, 'float32')
-        self.model, self.tokenizer, self.checkpoint = open_run(path, torch.device(device))
-
-    def __call__(self, texts, batch_size=64):
-        from evaluate import predict, softmax
-        from prepare import clean, truncate
-
-        t, settings, labels = self.tokenizer, self.checkpoint['settings'], self.checkpoint['labels']
-        encoded = t.encode_batch([clean(text, **self.checkpoint['cleaning']) for text in texts])
-        block_size = self.model.config.block_size
-        ids = [truncate(x, block_size, settings['keep'], t.n_prefix, t.n_suffix) for x in encoded]
-        out = []
-        for x, p in zip(encoded, softmax(predict(self.model, ids, batch_size))):
-            best, second = p.argsort()[::-1][:2]
-            every = {label: round(float(q), 6) for label, q in zip(labels, p)}
-            out.append((labels[best], every[labels[best]], labels[second], every[labels[second]], every, len(x) > block_size))
-        return out
+def classify(texts):
+    """A list of texts -> a dict each: label, probability, runner_up, probabilities, truncated."""
+    cleaning = {key: checkpoint['recipe'][key] for key in CLEANING}
+    encoded = tokenizer.encode_batch([clean(text, **cleaning) for text in texts])
+    block_size, keep = model.config.block_size, checkpoint['settings']['keep']
+    ids = [truncate(x, block_size, keep, tokenizer.n_prefix, tokenizer.n_suffix) for x in encoded]
+    out = []
+    for x, p in zip(encoded, softmax(predict(model, ids, batch_size)).round(4).tolist()):
+        every = dict(zip(checkpoint['labels'], p))
+        best, second = sorted(every, key=every.get, reverse=True)[:2]
+        out.append(
+            dict(label=best, probability=every[best], runner_up=second, probabilities=every, truncated=len(x) > block_size)
+        )
+    return out
 
 
-def show(text, result):
+def show(text, c):
     """One line for people."""
-    label, p, second, q, _, was_cut = result
-    bar = '#' * round(10 * p)
-    short = ' '.join(text.split())
-    short = short if len(short) <= 70 else short[:67] + '...'
-    print(f'{label:10} {bar:10} {p:.2f}  (else {second} {q:.2f})  {short}{"  [cut: too long]" if was_cut else ""}')
+    bar, text = '#' * round(10 * c['probability']), ' '.join(text.split())
+    print(
+        f'{c["label"]:10} {bar:10} {c["probability"]:.2f}  (else {c["runner_up"]} {c["probabilities"][c["runner_up"]]:.2f})  ',
+        end='',
+    )
+    print(f'{text if len(text) < 80 else text[:77] + "..."}{"  [only a part was read: too long]" if c["truncated"] else ""}')
 
 
-def classify_file(classify, path, column, out_path):
-    """Rows of a table -> the same rows and columns with the label, its probability and the runner-up added; streamed."""
-    from prepare import read_rows
-
-    n, bad, writer, started = 0, 0, None, time.perf_counter()
-    part = out_path + '.part' if out_path else None
-    out = open(part, 'w', newline='', encoding='utf-8') if out_path else sys.stdout
+def classify_file(path, column, out):
+    """The rows of a table, streamed to the open file out with label, probability and runner_up added to their columns."""
+    n, broken, writer, started = 0, 0, None, time.perf_counter()
     rows = read_rows(path)
     while chunk := list(itertools.islice(rows, CHUNK)):
         for line, _, reason in chunk:
             if reason:
-                bad += 1
+                broken += 1
                 print(f'{path} line {line}: {reason}; left out', file=sys.stderr)
         chunk = [row for _, row, reason in chunk if not reason]
-        for row in chunk[:1] if writer is None else ():
-            if column not in row:
-                stop(f'{path}: there is no column {column!r}; set --text_column to one of {", ".join(row)}')
-            new = [name if name not in row else f'predicted_{name}' for name in ('label', 'probability', 'runner_up')]
-            writer = csv.DictWriter(out, [*row, *new], delimiter='\t' if out_path.endswith('.tsv') else ',')
-            if not out_path.endswith('.jsonl'):
+        if writer is None and chunk:
+            header = list(chunk[0])
+            if column not in header:
+                stop(f'{path}: there is no column {column!r}; set --text_column to one of {", ".join(header)}')
+            new = [name if name not in header else f'predicted_{name}' for name in ('label', 'probability', 'runner_up')]
+            writer = csv.DictWriter(out, header + new, '', 'ignore', 'excel-tab' if output.endswith('.tsv') else 'excel')
+            if not output.endswith('.jsonl'):
                 writer.writeheader()
-        for row, (label, p, second, *_) in zip(chunk, classify([row.get(column, '') for row in chunk], batch_size)):
-            row |= zip(new, (label, p, second))
-            if out_path.endswith('.jsonl'):
+        for row, c in zip(chunk, classify([row.get(column, '') for row in chunk])):
+            row |= zip(new, (c['label'], c['probability'], c['runner_up']))
+            if output.endswith('.jsonl'):
                 out.write(dumps(row, ensure_ascii=False) + '\n')
             else:
                 writer.writerow(row)
         n += len(chunk)
-        speed = n / (time.perf_counter() - started)
-        print(f'{n:,} rows, {speed:,.0f} rows/s', file=sys.stderr, end='\r' if sys.stderr.isatty() else '\n', flush=True)
-    if out_path:
-        out.close()
-        os.replace(part, out_path)
-    print(f'{n:,} rows classified{f", {bad:,} could not be read" if bad else ""}; {out_path or "stdout"}', file=sys.stderr)
+        end = '\r' if sys.stderr.isatty() else '\n'
+        print(f'{n:,} rows, {n / (time.perf_counter() - started):,.0f} a second', file=sys.stderr, end=end)
+    print(f'{n:,} rows classified, {broken:,} left out; {output or "stdout"}', file=sys.stderr)
 
 
 if __name__ == '__main__':
     configure(globals())
-    path = out_dir or last_run()
-    if path and os.path.isdir(path):
-        path = os.path.join(path, 'best.pt')
-    if not path or not os.path.exists(path):
+    found = [out_dir] if out_dir.endswith('.pt') else glob.glob(os.path.join(out_dir or 'out/**', 'best.pt'), recursive=True)
+    path = max(filter(os.path.exists, found), key=os.path.getmtime, default='')
+    if not path:
         first = 'run first: python train.py config/train_sentiment_scratch.py (about 3 minutes on two cores)'
-        stop(f'there is no trained model {path or "below ./out"}; {first}')
-    if input and not os.path.exists(input):
-        stop(f'there is no file {input}; check --input')
-    if text.startswith('FILE:') and not os.path.exists(text[5:]):
-        stop(f'there is no file {text[5:]}; check --text')
+        stop(f'there is no trained model {out_dir or "below ./out"}; {first}')
+    for name, setting in ((input, 'input'), (text[5:] if text.startswith('FILE:') else '', 'text')):
+        if name and not os.path.isfile(name):
+            stop(f'there is no file {name}; check --{setting}')
+
+    import torch  # only now: a mistyped flag should not wait for it
+
+    from evaluate import choose_machine, open_run, predict, softmax
+    from prepare import CLEANING, clean, read_rows, truncate
+
     try:
-        classify = Classifier(path, device)
+        model, tokenizer, checkpoint = open_run(path, torch.device(choose_machine(device)[0]))
     except Exception as e:
-        stop(f'{path} cannot be opened as a checkpoint ({type(e).__name__}: {e}); train again or name another --out_dir')
-    print(f'{path}, trained on {classify.checkpoint["dataset"]}', file=sys.stderr)
+        stop(f'{path} cannot be opened ({type(e).__name__}: {e}); train again, or name another --out_dir')
+    print(f'{path}, trained on {checkpoint["dataset"]}', file=sys.stderr)
     if input:
-        column = text_column or classify.checkpoint['text_column']
-        classify_file(classify, input, column, output)
+        part = f'{output}.part' if output else None
+        with open(part, 'w', newline='', encoding='utf-8') if output else contextlib.nullcontext(sys.stdout) as f:
+            classify_file(input, text_column or checkpoint['recipe']['columns'][0], f)
+        if output:
+            os.replace(part, output)
         raise SystemExit
-    if text:
-        texts = [open(text[5:], encoding='utf-8', errors='replace').read() if text.startswith('FILE:') else text]
-    else:
-        texts = (line.rstrip('\n') for line in sys.stdin if line.strip()) if piped() else iter(())
-    texts = iter(texts)
+    if text.startswith('FILE:'):
+        with open(text[5:], encoding='utf-8', errors='replace') as f:
+            text = f.read()
+    texts = iter([text]) if text else (line.rstrip('\n') for line in sys.stdin if line.strip()) if piped() else iter(())
     chunk = list(itertools.islice(texts, CHUNK))
     if not chunk:
         print(
@@ -160,10 +144,6 @@ if __name__ == '__main__':
         )
         chunk = list(EXAMPLES)
     while chunk:
-        for one, result in zip(chunk, classify(chunk, batch_size)):
-            if json:
-                keys = ('label', 'probability', 'runner_up', 'runner_up_probability', 'probabilities', 'truncated')
-                print(dumps({'text': one} | dict(zip(keys, result)), ensure_ascii=False))
-            else:
-                show(one, result)
+        for one, c in zip(chunk, classify(chunk)):
+            print(dumps({'text': one} | c, ensure_ascii=False)) if json else show(one, c)
         chunk = list(itertools.islice(texts, CHUNK))

@@ -1,6 +1,5 @@
 """
-Trains or fine-tunes a text classifier, judges it on the test split, and leaves out_dir/best.pt, which is all that
-sample_classify.py needs. From a checkout:
+Trains a text classifier, judges it on the test split, and leaves out_dir/best.pt: all that sample_classify.py needs.
 $ python train.py config/train_sentiment_scratch.py
 $ python train.py config/finetune_gpt2.py --block_size=256
 $ python train.py config/train_sentiment_scratch.py --dataset=mine.csv --text_column=body --label_column=mood
@@ -15,16 +14,15 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from configurator import configure, stop
-from evaluate import metrics, pad, predict, save_run, table
+from evaluate import choose_machine, metrics, pad, predict, save_run, table
 from model import Config, Transformer
-from prepare import CLEANING, Split, prepare, read_json
+from prepare import Split, prepare, read_json
 from pretrained import Unreachable
 
 # -----------------------------------------------------------------------------
@@ -103,24 +101,13 @@ FREE = 'out_dir log_interval eval_only init_from max_epochs max_iters patience d
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = {'class_weight': 'none balanced sqrt sampling logit', 'keep': 'first last both', 'decay_lr': 'cosine linear none'}
 KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16'}
-
-
-def choose_machine(device, dtype):
-    """'auto' -> the best there is; bfloat16 only where there are instructions for it: emulated it crawls."""
-    if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    if dtype == 'auto':
-        can = torch.cpu.get_capabilities() if device == 'cpu' else {}
-        cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
-        dtype = 'bfloat16' if cuda or can.get('avx512_bf16') or can.get('amx_bf16') else 'float32'
-    return device, getattr(torch, dtype)
+POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction'
 
 
 def epoch_batches(split, size, seed, epoch, even=False):
     """
-    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of up to 64
-    steps sorted by length, so that a step pads little and yet every epoch mixes texts anew. The last short step is kept.
-    even: rows are drawn with replacement, every label as often as any other.
+    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of up to 64 steps sorted
+    by length, so that a step pads little and every epoch mixes texts anew. even: drawn so that all labels are equally frequent.
     """
     rng = np.random.default_rng((seed, epoch))
     if even:
@@ -139,8 +126,8 @@ def epoch_batches(split, size, seed, epoch, even=False):
 
 def get_batch(split, rows, device):
     """rows (B,) of a split -> idx (B, T) right-padded, lengths (B,), targets (B,), on the device"""
-    batch = *pad([split[i] for i in rows]), torch.from_numpy(split.labels[rows].astype(np.int64))
-    return [x.to(device, non_blocking=True) for x in batch]
+    targets = torch.from_numpy(split.labels[rows].astype(np.int64))
+    return [x.to(device, non_blocking=True) for x in (*pad([split[i] for i in rows]), targets)]
 
 
 def get_lr(it, max_lr, warmup, decay, total, min_lr):
@@ -154,20 +141,11 @@ def get_lr(it, max_lr, warmup, decay, total, min_lr):
 
 
 def imbalance(counts, how):
-    """
-    counts (n_class,) of the training split -> class_weight and prior for the loss. Weights are scaled so that they
-    average 1 over the training texts: the size of the loss, and with it the learning rate, keeps its meaning.
-    """
+    """counts (n_class,) of the training split -> class weights that average 1 over its texts, and prior, for the loss"""
     counts = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
     weight = {'balanced': 1 / counts, 'sqrt': counts.rsqrt()}.get(how)
     weight = None if weight is None else weight * counts.sum() / (weight * counts).sum()
     return weight, (counts / counts.sum()).log() if how == 'logit' else None
-
-
-def box(*lines):
-    """What nobody should overlook."""
-    w = max(map(len, lines))
-    return '\n'.join(('#' * (w + 4), *(f'# {line:{w}} #' for line in lines), '#' * (w + 4)))
 
 
 def say(text, end='\n'):
@@ -180,9 +158,11 @@ if __name__ == '__main__':
     config = configure(globals())
     rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
     last_pt, best_pt = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
-    for key, known in KNOWN.items():
-        if config[key] not in known.split():
-            stop(f'{key}={config[key]} is unknown; choose one of {known}')
+    for key, value in config.items():
+        if key in KNOWN and value not in KNOWN[key].split():
+            stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
+        if isinstance(value, (int, float)) and (value < 0 or not value and key in POSITIVE.split()):
+            stop(f'{key}={value} is too small; give it a positive number')
     if gradient_accumulation_steps % world:
         stop(f'gradient_accumulation_steps={gradient_accumulation_steps} is no multiple of the {world} processes; make it one')
 
@@ -222,8 +202,11 @@ if __name__ == '__main__':
         except Unreachable as e:
             if not fallback_dataset:
                 raise
-            instead = f'GOING ON WITH {fallback_dataset.upper()} INSTEAD (fallback_dataset): it says nothing about {dataset}'
-            print(box(*str(e).split('; '), instead), file=sys.stderr)
+            lines = [
+                *str(e).split('; '),
+                f'GOING ON WITH {fallback_dataset.upper()} INSTEAD, which says nothing about {dataset}',
+            ]
+            print('\n'.join(['#' * 120, *(f'#  {line}' for line in lines), '#' * 120]), file=sys.stderr)
             config |= {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
             globals().update(config)
             folder = prepare(config)
@@ -233,6 +216,8 @@ if __name__ == '__main__':
         splits = {name: Split(folder, name, block_size, keep) for name in meta['rows']}
     except (ValueError, OSError) as e:
         stop(str(e))
+    if 'val' not in splits:
+        stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
     labels, n_class, train = meta['labels'], len(meta['labels']), splits['train']
     counts = np.bincount(train.labels, minlength=n_class)
     if metric == 'auto':
@@ -246,6 +231,8 @@ if __name__ == '__main__':
     except ValueError as e:
         stop(str(e))
     if last:
+        if last['recipe'] != meta['recipe']:
+            stop(f'{path} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
         model.load_state_dict(last['model'])
     model.to(device)
     optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2))
@@ -261,15 +248,15 @@ if __name__ == '__main__':
     total_iters = max_iters or max_epochs * epoch_iters
     eval_every = eval_interval or epoch_iters
     shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
-    rows = ' '.join(f'{name} {len(split):,}' for name, split in splits.items())
-    cut = (np.diff(train.off) > block_size).mean()
+    rows, cut = ' '.join(f'{name} {len(split):,}' for name, split in splits.items()), (np.diff(train.off) > block_size).mean()
     n_params, n_dense = model.num_params(), model.num_params(embeddings=False)
     say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut:.1%} of the texts cut to {block_size} tokens')
-    say(f'model of {n_params:,} parameters, {n_dense:,} without embeddings; {device}, {ptdtype}')
+    say(
+        f'model of {n_params:,} parameters, {n_dense:,} without embeddings; {device}, {ptdtype}, compile {forward is not model}'
+    )
     say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}')
 
-    def judge(split):
-        """All texts of a split, shared among the processes -> metrics"""
+    def judge(split):  # all of it, shared among the processes
         rows = [np.arange(r, len(split), world) for r in range(world)]
         parts = [predict(model, split, 4 * batch_size, ptdtype, rows[rank])] * world
         if world > 1:
@@ -277,20 +264,14 @@ if __name__ == '__main__':
         return metrics(np.concatenate(parts), split.labels[np.concatenate(rows)], labels)
 
     def checkpoint(**more):
-        c = dict(model=model.state_dict(), config=asdict(model.config), settings=config, labels=labels, dataset=dataset)
-        return c | dict(
-            tokenizer=tokenizer_state,
-            cleaning={key: config[key] for key in CLEANING},
-            text_column=meta['recipe']['columns'][0],
-            **more,
-        )
+        c = dict(model=model.state_dict(), config=dict(vars(model.config)), settings=config, labels=labels, dataset=dataset)
+        return c | dict(tokenizer=tokenizer_state, recipe=meta['recipe'], **more)
 
     def save_last():
         if rank == 0:
             save_run(last_pt, checkpoint(run=run, optimizer=optimizer.state_dict(), scaler=scaler.state_dict()))
 
-    def write(**line):
-        """One line of metrics.jsonl."""
+    def write(**line):  # to metrics.jsonl
         if rank == 0:
             log.write(json.dumps(line) + '\n')
             log.flush()
@@ -308,10 +289,9 @@ if __name__ == '__main__':
     log_path = os.path.join(out_dir, 'metrics.jsonl')
     if rank == 0 and not eval_only:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
-        with open(log_path + '.tmp', 'w', encoding='utf-8') as f:  # what was logged after the checkpoint comes again
-            f.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])
+        log = open(log_path + '.tmp', 'w', encoding='utf-8')  # what was logged after the checkpoint will come again
+        log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])
         os.replace(log_path + '.tmp', log_path)
-        log = open(log_path, 'a', encoding='utf-8')
         if wandb_log:
             import wandb
 
@@ -319,8 +299,6 @@ if __name__ == '__main__':
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))
-    if 'val' not in splits:
-        stop('there is no validation split to choose the best weights on; set val_fraction above 0')
     predict(model, splits['val'], 1, ptdtype, np.arange(1))  # what is broken in there breaks now, not after an epoch
     if not last:
         save_last()
@@ -339,29 +317,27 @@ if __name__ == '__main__':
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in optimizer.param_groups:
             group['lr'] = lr * group['scale']
-        torch.manual_seed((seed << 32) + run['iter'] * world + rank)
+        torch.manual_seed((seed % 2**31 << 32) + run['iter'] * world + rank)
         loss_sum = 0.0
         for micro in range(rank, gradient_accumulation_steps, world):
             some = rows[micro::gradient_accumulation_steps]  # of sorted rows: all micro-batches are of like length
-            share = 1.0 if len(some) else 0.0  # the last step of an epoch may be too short for all
             idx, lengths, targets = get_batch(train, some if len(some) else rows[:1], device)
             with autocast:
                 _, loss = forward(idx, lengths, targets, **objective)
-            loss = loss.sum() * share / len(rows)
+            loss = loss.sum() * (len(some) > 0) / len(rows)  # the last step of an epoch may be too short for all
             if world > 1:
                 forward.require_backward_grad_sync = micro + world >= gradient_accumulation_steps
             scaler.scale(loss * world).backward()  # DDP averages, we want the sum
             loss_sum += loss.item()
         scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()
-        shared = torch.tensor([loss_sum, float(len(signals))], dtype=torch.float64)
+        shared = torch.tensor([loss_sum, len(signals)], dtype=torch.float64, device=device if world > 1 else 'cpu')
         if world > 1:  # one loss and one mind for all processes
-            shared = shared.to(device)
             dist.all_reduce(shared)
         loss_sum, signalled = shared.tolist()
         if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
-            stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; lower learning_rate (now {lr:.1e}) '
-                 f'or set --dtype=float32; {best_pt} and {last_pt} are as the last evaluation left them')  # fmt: skip
+            remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32; {out_dir} is as the last evaluation left it'
+            stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; {remedy}')
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -372,23 +348,20 @@ if __name__ == '__main__':
         if it % log_interval == 0 or at_end:
             write(iter=it, epoch=epoch, loss=loss_sum, lr=lr, norm=norm)
         if now - shown > 0.2 if sys.stdout.isatty() else it % log_interval == 0:
-            left, shown = (now - begin) / (it - first_iter) * (total_iters - it), now
+            left, shown = int((now - begin) / (it - first_iter) * (total_iters - it)), now
             line = f'iter {it:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, '
-            line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, at most {left // 60:.0f}:{left % 60:02.0f} left'
+            line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, {left // 60}:{left % 60:02} left at most '
             say(line, end='\r' if sys.stdout.isatty() else '\n')
         if it % eval_every == 0 or at_end:
-            val = judge(splits['val'])
-            new = dict(iter=it, epoch=epoch, val_loss=val['nll'])
-            new |= {f'val_{key}': val[key] for key in ('accuracy', 'macro_f1')}
+            val, train_loss = judge(splits['val']), run['loss_sum'] / run['loss_n']
+            new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
             score = [-val['nll']] if metric == 'val_loss' else [val['macro_f1'], -val['nll']]  # few rare texts make ties
             better = run['best'] is None or score > run['best']['score']
             run['bad_evals'] = 0 if better else run['bad_evals'] + 1
             run['best'] = new | {'score': score} if better else run['best']
-            line = (
-                f'iter {it:,} epoch {epoch:.2f}: train loss {run["loss_sum"] / run["loss_n"]:.4f}, val loss {val["nll"]:.4f}, '
-            )
-            say(f'{line}accuracy {val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')
-            write(**new, train_loss=run['loss_sum'] / run['loss_n'])
+            line = f'iter {it:,} epoch {epoch:.2f}: train loss {train_loss:.4f}, val loss {val["nll"]:.4f}, accuracy '
+            say(f'{line}{val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')
+            write(**new, train_loss=train_loss)
             run |= dict(loss_sum=0.0, loss_n=0)
             if rank == 0 and better:
                 save_run(best_pt, checkpoint(metrics=val))
@@ -415,9 +388,8 @@ if __name__ == '__main__':
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary['best'] = {k: v for k, v in run['best'].items() if k != 'score'} if run['best'] else None
-    summary['test'] = {k: test[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} if test else None
-    if test:
-        summary['test']['recall'] = {label: test['per_class'][label]['recall'] for label in labels}
+    recall = {label: test['per_class'][label]['recall'] for label in labels} if test else None
+    summary['test'] = {k: test[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall} if test else None
     speed, seconds = run['examples'] / max(run['train_seconds'], 1e-9), run['seconds'] + time.perf_counter() - begin
     summary |= dict(train_examples_per_s=round(speed, 1), seconds=round(seconds, 1), stopped=stopped)
     if rank == 0 and wandb_log and not eval_only:

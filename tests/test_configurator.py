@@ -193,3 +193,9 @@ def test_stop_is_one_line(capsys):
     with pytest.raises(SystemExit) as e:
         stop('first\n  second')
     assert e.value.code == 2 and capsys.readouterr() == ('', 'first second\n')
+
+
+def test_no_arguments_are_no_mistake():
+    """The commonest command line of all: python sample_classify.py."""
+    given = settings()
+    assert configure(given, []) and given == settings()

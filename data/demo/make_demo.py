@@ -17,13 +17,15 @@ seed = 20
 # twins: rows of nearly the same words whose labels differ by order, by negation, or by asking instead of stating
 # how, the better claim, label of each twin, how many. positive is as rare as in real conversations
 PLAN = [
-    ('order', 'fine', ['neutral', 'negative'], 335),
-    ('order', 'praise', ['positive', 'negative'], 44),
-    ('negation', 'fine', ['neutral', 'negative'], 190),
-    ('negation', 'praise', ['positive', 'negative'], 26),
-    ('asked', 'fine', ['neutral', 'negative'], 150),
-    ('asked', 'praise', ['neutral', 'positive'], 16),
-    ('none', 'fine', ['neutral'], 290),
+    ('simple', 'fine', ['neutral', 'negative'], 230),
+    ('simple', 'praise', ['positive', 'negative'], 34),
+    ('order', 'fine', ['neutral', 'negative'], 250),
+    ('order', 'praise', ['positive', 'negative'], 30),
+    ('negation', 'fine', ['neutral', 'negative'], 90),
+    ('negation', 'praise', ['positive', 'negative'], 14),
+    ('asked', 'fine', ['neutral', 'negative'], 90),
+    ('asked', 'praise', ['neutral', 'positive'], 6),
+    ('none', 'fine', ['neutral'], 300),
 ]
 BAD_SIDE = {'fine': ['wrong', 'wrong', 'blame'], 'praise': ['wrong', 'blame']}
 columns = [
@@ -43,10 +45,10 @@ columns = [
 # ---- words. '{a|b}' picks one, '<name>' picks from WORDS, '<it>' is a thing and '<item>' its noun
 
 PRODUCTS = {
-    'Kitchen': ['kettle', 'toaster', 'blender', 'mixer', 'mug', 'pan'],
-    'Electronics': ['phone', 'tablet', 'camera', 'printer', 'radio', 'router', 'watch', 'speaker'],
-    'Clothing': ['coat', 'jacket', 'rucksack', 'dress', 'sweater'],
-    'Home': ['lamp', 'chair', 'desk', 'heater', 'fan', 'suitcase', 'tent', 'mattress'],
+    'Kitchen': ['kettle', 'toaster', 'blender', 'mixer'],
+    'Electronics': ['phone', 'tablet', 'camera', 'radio', 'watch'],
+    'Clothing': ['coat', 'jacket', 'rucksack'],
+    'Home': ['lamp', 'chair', 'desk', 'heater'],
 }
 TOPICS = {
     'Delivery': ['Parcel on its way', 'Address and date', 'Packaging'],
@@ -296,7 +298,7 @@ def outweighed(dice, light, heavy):
         return [light, f'{dice.choice(["but", "still,", "however,", "and yet", "now", "then"])} {heavy}']
     if k < 0.54:
         return [f'{dice.choice(["although", "even though", "though"])} {light}, {heavy}']
-    if k < 0.59:
+    if k < 0.57:
         return [f'{heavy}, {dice.choice(["although", "even though", "though"])} {light}']
     if k < 0.75:
         who = dice.choice(['I thought', 'I hoped', 'I was told', 'you promised', 'I feared', 'I expected', 'I was sure'])
@@ -312,6 +314,13 @@ def ask(dice, item):
     return say(dice, dice.choice(CUED if dice.chance(0.6) else PLAIN), item)
 
 
+def noise(dice, item):
+    # what comes before decides nothing: the same for every label
+    if dice.chance(0.7):
+        return ask(dice, item)
+    return say(dice, dice.choice(INFO), item)
+
+
 def asked(dice, text, item):
     return say(dice, dice.choice(ASKED), item).replace('#', text)
 
@@ -321,7 +330,7 @@ def twins(dice, how, good, item):
     good_claim, bad_claim = claim(dice, good, item), claim(dice, dice.choice(BAD_SIDE[good]), item)
     if good == 'fine' and dice.chance(0.25):
         good_claim = say(dice, dice.choice(SETTLED), item)
-    front = [ask(dice, item)] if dice.chance(0.3) else []
+    front = [noise(dice, item)] if dice.chance(0.35) else []
     cheer = dice.choice(CHEER if dice.chance(0.7) else GASP) + ', ' if dice.chance(0.15) else ''
     if how == 'order':
         state = dice.random
@@ -330,21 +339,17 @@ def twins(dice, how, good, item):
         again.rewind()
         two = outweighed(dice, good_claim, cheer + bad_claim)
         dice.random = state
-        if dice.chance(0.4):
-            front, (more, less) = [], twins(dice, how, good, item)
-            one, two = more + one, less + two
+    elif how == 'simple':
+        one, two = [cheer + good_claim], [cheer + bad_claim]
     elif how == 'negation':
         one, two = ([cheer + x] for x in both_ways(dice, good, item))
-        if dice.chance(0.5):
-            more = asked(dice, claim(dice, 'wrong', item), item)
-            one, two = [more] + one, [more] + two
     elif how == 'asked':
         # the same claim, once asked and once stated: only the second counts
         text = bad_claim if good == 'fine' else good_claim
         one, two = [asked(dice, text, item)], [cheer + text]
     else:
-        one = two = [ask(dice, item) for _ in range(1 + int(dice.random() * 3))]
-    if how in ('order', 'negation') and dice.chance(0.7 if good == 'praise' else 0.5):
+        one = two = [ask(dice, item) for _ in range(dice.choice([1, 1, 2]))]
+    if how not in ('asked', 'none') and dice.chance(0.6):
         one = one + [claim(dice, good, item)]
         two = two + [claim(dice, dice.choice(BAD_SIDE[good]), item)]
     return front + one, front + two
@@ -372,11 +377,9 @@ def sentence(text):
 
 def conversation(dice, said, item):
     said = [sentence(x) for x in said]
-    if dice.chance(0.2):
-        said.insert(int(dice.random() * (len(said) + 1)), sentence(say(dice, dice.choice(INFO), item)))
     if dice.chance(0.4):
         said[0] = sentence(say(dice, dice.choice(HELLO), item)) + ' ' + said[0]
-    if dice.chance(0.2):
+    if dice.chance(0.12):
         said.append(sentence(say(dice, dice.choice(BYE), item)))
     turns = []
     if dice.chance(0.4):

@@ -1,0 +1,201 @@
+# python -m pytest tests/test_model.py
+# the transformer: what its logits may depend on, its shortcuts against the long way, its loss, its optimizer groups
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from model import Config, Transformer, attend
+
+SIZES = dict(block_size=24, vocab_size=50, n_layer=3, n_head=4, n_embd=32, n_class=3)
+FAMILIES = {
+    'gpt2': dict(),
+    'bert': dict(causal=False, pre_norm=False, pool='first', gelu='exact', eps=1e-12, n_type=2, head='tanh'),
+    'distilbert': dict(causal=False, pre_norm=False, pool='first', gelu='exact', eps=1e-12, head='relu'),
+    'roberta': dict(causal=False, pre_norm=False, pool='first', gelu='exact', n_type=1, pos_offset=2, head='tanh'),
+    'mean': dict(causal=False, pool='mean'),
+    'causal mean': dict(pool='mean'),
+}
+LENGTHS = torch.tensor([24, 1, 7, 16])
+
+
+def make(dtype=torch.float32, **family):
+    """A model whose every weight matters: at its initial scale a mistake may hide in a tiny logit."""
+    torch.manual_seed(0)
+    model = Transformer(Config(**SIZES | family)).to(dtype).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return model
+
+
+def batch():
+    torch.manual_seed(1)
+    return torch.randint(0, 50, (4, 24)), LENGTHS, torch.tensor([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@torch.no_grad()
+def test_logits_depend_on_the_text_alone(family):
+    """Pooling a pad, or averaging over padding, made others' accuracy depend on who shared the batch."""
+    model, (idx, lengths, _) = make(**FAMILIES[family]), batch()
+    together = model(idx, lengths)[0]
+    alone = torch.cat([model(idx[i : i + 1, :n], lengths[i : i + 1])[0] for i, n in enumerate(lengths)])
+    garbage = torch.where(torch.arange(24) < lengths[:, None], idx, torch.randint(0, 50, idx.shape))
+    assert (garbage != idx).any()
+    for other in (alone, model(garbage, lengths)[0], model(idx.flip(0), lengths.flip(0))[0].flip(0)):
+        assert (together - other).abs().max() < 1e-5
+    assert (together[0] - together[3]).abs().max() > 1e-3, 'and on the text they do depend'
+
+
+@torch.no_grad()
+def test_a_causal_model_never_looks_right():
+    """A leak from the right would make the next-token loss worthless and right padding wrong."""
+    model, (idx, lengths, targets) = make(), batch()
+    states = []
+    model.ln.register_forward_hook(lambda module, given, out: states.append(out))
+    changed = idx.clone()
+    changed[:, 10] = (idx[:, 10] + 1) % 50
+    for x in (idx, changed):
+        model(x, torch.full((4,), 24), targets, lm_weight=1.0)
+    moved = (states[0] - states[1]).abs().amax(dim=(0, 2))  # (T,)
+    assert moved[:10].max() < 1e-5 and moved[10:].min() > 1e-3
+
+
+@pytest.mark.parametrize('family', ['gpt2', 'bert', 'distilbert', 'roberta'])
+@torch.no_grad()
+def test_the_last_block_may_compute_one_position(family):
+    """The shortcut (pooled position only) must be exact: same weights, all positions, in float64."""
+    model, (idx, lengths, targets) = make(torch.float64, **FAMILIES[family]), batch()
+    short, _ = model(idx, lengths, targets)
+    long, _ = model(idx, lengths, targets, lm_weight=1.0)  # next-token prediction needs all positions
+    assert (short - long).abs().max() < 1e-6  # logits leave as float32
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_attention_written_out_equals_torchs_kernel(causal):
+    """Which of the two runs depends on device, dtype and length; what they say must not."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 20, 8, dtype=torch.float64)
+    mask = None if causal else (torch.arange(20) < torch.tensor([20, 6])[:, None])[:, None, None]
+    torch.testing.assert_close(attend(q, k, v, mask, causal, 0.0), F.scaled_dot_product_attention(q, k, v, mask, 0.0, causal))
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_new_model_knows_nothing(family):
+    """The first loss is ln(n_class); more means an init that starts by unlearning, and hides bugs in the loss."""
+    torch.manual_seed(0)
+    _, loss = Transformer(Config(**SIZES | FAMILIES[family]))(*batch())
+    assert abs(loss.mean().item() - math.log(3)) < 0.05
+
+
+def test_init_is_the_table_in_its_docstring():
+    torch.manual_seed(0)
+    for pre_norm in (True, False):
+        model = Transformer(Config(**SIZES | dict(n_embd=128, pre_norm=pre_norm, causal=pre_norm)))
+        residual = 0.02 / math.sqrt(2 * 3) if pre_norm else 0.02
+        for name, p in model.named_parameters():
+            std = residual if 'c_proj.weight' in name else 0.02
+            if p.dim() == 2 and p.numel() > 1000:
+                assert abs(p.std().item() / std - 1) < 0.1, name
+            elif p.dim() == 1:
+                assert (p == (1 if 'ln' in name and 'weight' in name else 0)).all(), name
+
+
+def test_loss_is_weighted_smoothed_adjusted_cross_entropy():
+    """Each option against its formula written out; a silent mistake here would only show as a worse model."""
+    model, (idx, lengths, y) = make(torch.float64), batch()
+    weight, prior = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.7, 0.2, 0.1]).log()
+    logits, loss = model(idx, lengths, y, class_weight=weight, prior=prior, label_smoothing=0.1)
+    logp = F.log_softmax(logits + prior, dim=-1)
+    smooth = 0.1 / 3 * (weight * logp).sum(-1)  # torch smooths with each label's own weight
+    expected = -(0.9 * weight[y] * logp[torch.arange(4), y] + smooth)
+    torch.testing.assert_close(loss, expected)
+
+
+@torch.no_grad()
+def test_next_token_loss_is_the_mean_over_real_tokens():
+    """Padding must teach nothing, and a text of one token has nothing to predict."""
+    model, (idx, lengths, y) = make(torch.float64), batch()
+    extra = model(idx, lengths, y, lm_weight=1.0)[1] - model(idx, lengths, y)[1]
+    states = []
+    model.ln.register_forward_hook(lambda module, given, out: states.append(out))
+    model(idx, lengths, y, lm_weight=1.0)
+    for i, n in enumerate(lengths.tolist()):
+        logits = states[0][i, : n - 1] @ model.wte.weight.T
+        expected = F.cross_entropy(logits, idx[i, 1:n]) if n > 1 else torch.tensor(0.0)
+        assert abs(extra[i].item() - expected.item()) < 1e-4
+
+
+def test_decay_and_rates_are_grouped():
+    """A bias that decays, or a weight in no group, trains wrongly and silently."""
+    model = Transformer(Config(**SIZES | FAMILIES['bert']))
+    model.freeze(1)
+    groups = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), layer_decay=0.5, head_lr=10.0).param_groups
+    found = [(id(p), g) for g in groups for p in g['params']]
+    where = dict(found)
+    assert len(found) == len(where) == sum(p.requires_grad for p in model.parameters())
+    scale = {'h.1': 0.25, 'h.2': 0.5, 'pooler': 1.0, 'head': 10.0}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            assert where[id(p)]['weight_decay'] == (0.1 if p.dim() == 2 else 0.0), name
+            assert where[id(p)]['scale'] == next(s for start, s in scale.items() if name.startswith(start)), name
+
+
+def test_frozen_layers_stay_and_the_rest_moves():
+    model, (idx, lengths, y) = make(), batch()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.freeze(2)
+    optimizer = model.configure_optimizers(0.1, 1e-2, (0.9, 0.99))
+    model(idx, lengths, y)[1].mean().backward()
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) == name.startswith(('wte', 'wpe', 'h.0', 'h.1')), name
+
+
+@torch.no_grad()
+def test_cropping_changes_no_short_text():
+    for family in FAMILIES.values():
+        model, (idx, lengths, _) = make(**family), batch()
+        before = model(idx[:, :7], lengths.clamp(max=7))[0]
+        model.crop_block_size(7)
+        assert torch.equal(before, model(idx[:, :7], lengths.clamp(max=7))[0])
+        with pytest.raises(AssertionError, match='block_size is 7'):
+            model(idx, lengths)
+
+
+def test_reinit_draws_the_top_anew():
+    model = make()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.reinit(1)
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) != name.startswith('h.2.'), name
+
+
+def test_flops_are_those_that_torch_counts():
+    """The share of the machine's peak in bench.py rests on this formula."""
+    model = Transformer(Config(**SIZES | dict(pool='mean', n_embd=128)))
+    idx, lengths = torch.randint(0, 50, (4, 24)), torch.full((4,), 24)
+    with FlopCounterMode(display=False) as counter:
+        model(idx, lengths, torch.tensor([0, 1, 2, 0]))[1].sum().backward()
+    assert abs(counter.get_total_flops() / (model.flops_per_token(24) * 4 * 24) - 1) < 0.02
+
+
+def test_eight_texts_can_be_learned_by_heart():
+    torch.manual_seed(0)
+    model = Transformer(Config(**SIZES))
+    idx, lengths, y = torch.randint(0, 50, (8, 24)), torch.randint(1, 25, (8,)), torch.randint(0, 3, (8,))
+    optimizer = model.configure_optimizers(0.0, 3e-3, (0.9, 0.99))
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(idx, lengths, y)[1].mean().backward()
+        optimizer.step()
+    assert torch.equal(model(idx, lengths)[0].argmax(1), y)
+
+
+@pytest.mark.parametrize('wrong', [dict(n_head=5), dict(pool='first'), dict(pool='max'), dict(gelu='relu'), dict(head='mlp')])
+def test_nonsense_is_refused(wrong):
+    with pytest.raises(ValueError):
+        Config(**SIZES | wrong)
