@@ -208,7 +208,6 @@ if __name__ == '__main__':
             ]
             print('\n'.join(['#' * 120, *(f'#  {line}' for line in lines), '#' * 120]), file=sys.stderr)
             config |= {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
-            globals().update(config)
             folder = prepare(config)
         if rank == 0 and world > 1:
             dist.barrier()
@@ -218,7 +217,7 @@ if __name__ == '__main__':
         stop(str(e))
     if 'val' not in splits:
         stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
-    labels, n_class, train = meta['labels'], len(meta['labels']), splits['train']
+    dataset, labels, n_class, train = meta['dataset'], meta['labels'], len(meta['labels']), splits['train']
     counts = np.bincount(train.labels, minlength=n_class)
     if metric == 'auto':
         metric = 'val_macro_f1' if counts.min() < 0.5 * len(train) / n_class else 'val_loss'

@@ -43,7 +43,12 @@ def test_metrics_are_scikit_learns(n, n_class, said):
 
 def test_wilson_is_the_published_interval():
     """Newcombe 1998, table I (https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E)."""
-    for hits, n, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)]:
+    for hits, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
         assert wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
     assert wilson(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
 

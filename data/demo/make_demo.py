@@ -17,15 +17,13 @@ seed = 20
 # twins: rows of nearly the same words whose labels differ by order, by negation, or by asking instead of stating
 # how, the better claim, label of each twin, how many. positive is as rare as in real conversations
 PLAN = [
-    ('simple', 'fine', ['neutral', 'negative'], 230),
-    ('simple', 'praise', ['positive', 'negative'], 34),
-    ('order', 'fine', ['neutral', 'negative'], 250),
-    ('order', 'praise', ['positive', 'negative'], 30),
-    ('negation', 'fine', ['neutral', 'negative'], 90),
-    ('negation', 'praise', ['positive', 'negative'], 14),
-    ('asked', 'fine', ['neutral', 'negative'], 90),
-    ('asked', 'praise', ['neutral', 'positive'], 6),
-    ('none', 'fine', ['neutral'], 300),
+    ('order', 'fine', ['neutral', 'negative'], 660),
+    ('order', 'praise', ['positive', 'negative'], 80),
+    ('negation', 'fine', ['neutral', 'negative'], 230),
+    ('negation', 'praise', ['positive', 'negative'], 28),
+    ('asked', 'fine', ['neutral', 'negative'], 130),
+    ('asked', 'praise', ['neutral', 'positive'], 16),
+    ('none', 'fine', ['neutral'], 460),
 ]
 BAD_SIDE = {'fine': ['wrong', 'wrong', 'blame'], 'praise': ['wrong', 'blame']}
 columns = [
@@ -65,28 +63,25 @@ LEVELS = {
 }
 WORDS = {
     'it': ['{the|my|the new|your} <item>', 'the <item>', 'it', 'it', 'the {new|second|other} one', 'the replacement', 'the one {you sent|I bought}'],
-    'you': [
-        'you', 'you', 'your {colleague|supervisor|driver|engineer|team|shop}', 'the {lady|man} on the phone',
-        'the {driver|courier}', 'the {lady|man} in {the|your} shop', 'one of your people',
-    ],
+    'you': ['you', 'you', 'your {colleague|driver}', 'the {lady|man} on the phone', 'the driver'],
     'many': ['{three|four|five} people', 'two colleagues', 'everyone', 'your people'],
-    'great': ['excellent', 'brilliant', 'wonderful', 'perfect', 'great', 'lovely', 'good', 'nice', 'amazing', 'beautiful', 'fast', 'easy'],
-    'foul': ['terrible', 'awful', 'bad', 'poor', 'useless', 'slow', 'horrible', 'a {nightmare|mess|disaster|joke}'],
-    'glad': ['happy', 'pleased', 'glad', 'satisfied', 'delighted', 'grateful', 'relieved', 'impressed', '{happy|pleased} with {it|the repair}'],
-    'sore': ['upset', 'angry', 'disappointed', 'annoyed', 'unhappy', 'cross', 'frustrated', 'fed up', 'disappointed with {it|the repair}'],
-    'service': ['the {service|repair|exchange|delivery|answer|return}', 'your {service|shop|packaging|help}'],
+    'great': ['excellent', 'brilliant', 'wonderful', 'perfect', 'great', 'lovely', 'good', 'nice', 'beautiful', 'fast'],
+    'foul': ['terrible', 'awful', 'bad', 'poor', 'useless', 'slow', 'a {nightmare|mess|joke}'],
+    'glad': ['happy', 'pleased', 'glad', 'satisfied', 'delighted', 'grateful', 'relieved', 'impressed'],
+    'sore': ['upset', 'angry', 'disappointed', 'annoyed', 'unhappy', 'cross', 'fed up'],
+    'service': ['the {service|repair|exchange|delivery|answer}', 'your {service|shop}'],
     'soon': ['today', 'tomorrow', '{Monday|Tuesday|Friday|Sunday}', 'next week', 'May', 'June'],
-    'kind': ['kind', 'polite', 'friendly', 'patient', 'helpful', 'lovely', 'quick'],
-    'rude': ['rude', 'unkind', 'short with me', 'careless', 'impatient', 'slow'],
+    'kind': ['kind', 'polite', 'friendly', 'patient', 'helpful'],
+    'rude': ['rude', 'unkind', 'careless', 'impatient'],
     'time': ['{two|three|four|ten} {days|weeks|months}', 'a {day|week|month}', 'an hour', 'six years', 'half a year'],
     'when': ['today', 'yesterday', 'on {Monday|Tuesday|Friday|Sunday}', 'this morning', 'last week', 'in {May|June}'],
     'very': ['very', 'really', 'so', 'rather', ''],
-    'loss': ['lost', 'forgot', 'broke', 'ignored', 'dropped'],
+    'loss': ['lost', 'forgot', 'broke', 'ignored'],
     'mine': ['my {parcel|order|letter|return|refund|exchange|complaint|birthday present}', 'the {box|invoice|forms}'],
-    'help': ['helped me', 'called me back', 'answered me', 'kept the promise', 'found my order', 'solved it', 'replied', 'fixed it', 'exchanged it', 'repaired it', 'sorted it out', 'listened'],
-    'helped': ['help me', 'call me back', 'answer me', 'keep the promise', 'find my order', 'solve it', 'reply', 'fix it', 'exchange it', 'repair it', 'sort it out', 'listen'],
-    'hurt': ['broken', 'damaged', 'scratched', 'dented', 'faulty', 'torn', 'cracked', 'crushed', 'burnt', 'dirty'],
-    'flaw': ['scratch', 'fault', 'mistake', 'problem', 'delay', 'complaint', 'crack', 'error', 'fee', 'argument'],
+    'help': ['helped me', 'called me back', 'answered me', 'found my order', 'solved it', 'replied', 'fixed it', 'exchanged it'],
+    'helped': ['help me', 'call me back', 'answer me', 'find my order', 'solve it', 'reply', 'fix it', 'exchange it'],
+    'hurt': ['broken', 'damaged', 'scratched', 'torn', 'empty'],
+    'flaw': ['scratch', 'fault', 'mistake', 'problem', 'fee'],
     'brand': ['Happy Day', 'Angry Bird', 'Perfect Morning', 'Great Joy', 'Bad Weather', 'Good Night', 'Lazy Sunday',
               'Sorry Sheep', 'Terrible Twins', 'Lucky Star', 'Best Friend', 'Sad Clown'],
     'some': ['a friend', 'my {sister|brother|neighbour|wife|husband|mother|son}', 'a review', 'somebody', 'a customer'],
@@ -95,83 +90,64 @@ WORDS = {
 # each line: how it is said | how its denial is said. FINE and PRAISE are good as they stand, WRONG and BLAME bad.
 # facts first: things go as they should, which is no more than neutral, or they do not, which is negative
 FINE = [
-    '<it> works {|again|now|as it should} | <it> {does not|doesn\'t|still doesn\'t|won\'t} work{| at all| any more}',
-    '<it> fits {|now|me} | <it> {does not|doesn\'t|still does not} fit{| me| at all}',
-    '<it> {came|arrived} {|<when>|on time} | <it> {never came|did not come|has not come|never arrived|has not arrived}',
-    '<it> is here {now|at last} | <it> is {not|still not} here',
-    '<it> {has|was} {arrived|delivered|collected} {now|<when>|already} | <it> {has|was} {never|not} {arrived|delivered|collected}',
-    '<it> {switches on|lights up|heats|runs|opens} {|again|now} | <it> {does not|doesn\'t|still does not|won\'t} {switch on|light up|heat|run|open}',
-    '<you> <help> {|<when>} | {<you> {did not|didn\'t|never|would not}|{nobody|no one} {would|could|wanted to}} <helped>',
-    '{somebody|<you>} <help> {|<when>} | {nobody|no one|not one of you} <help>',
-    '{the|my} {money|refund} {is on my account|came|came back|is here|was sent} | {there is {no|still no} {money|refund} on my account|{the|my} {money|refund} {never came|has not come|is not here}}',
-    'I can {log in|open my account|see my order} {|again|now} | I {can not|can\'t|still can\'t} {log in|open my account|see my order}',
-    'the {code|link|password} {works|arrived|came|is accepted} {|now} | the {code|link|password} {does not work|doesn\'t work|never arrived|did not come|is not accepted}',
-    'the {problem|mistake|matter} is {solved|settled|sorted out} {|now} | the {problem|mistake|matter} is {not|still not|never} {solved|settled|sorted out}',
-    '{everything|all} {is in the box|is whole|was right} | {nothing is in the box|nothing is whole|nothing was right}',
+    "<it> works {|again|now} | <it> {does not|doesn't|still doesn't} work{| again}",
+    "<it> fits {|now|me} | <it> {does not|doesn't|still doesn't} fit{| me}",
+    "<it> {came|arrived} {|<when>|on time|at last} | <it> {never came|did not come|has not come|never arrived|has not arrived|did not arrive}",
+    "<it> is here {|now|at last} | <it> is {not|still not} here",
+    "<it> {switches on|runs|opens} {|again|now} | <it> {does not|doesn't|still doesn't} {switch on|run|open}",
+    "{somebody|<you>} <help> {|<when>} | {nobody|no one} <help>",
+    "<you> <help> {|<when>} | <you> {did not|didn't|never} <helped>",
+    "the {money|refund} {is on my account|came|is here} {|now} | {there is {no|still no} {money|refund}{| on my account}|the {money|refund} {never came|did not come|is not here}}",
+    "I can log in {|again|now} | I {can not|can't|still can't} log in",
+    "the {code|link} {works|arrived|came} {|now} | the {code|link} {does not work|doesn't work|never arrived|did not come|never came}",
+    "{everything|it} is {solved|settled|in the box} {|now} | {nothing is|it is not|it is still not} {solved|settled|in the box}",
 ]  # fmt: skip
 WRONG = [
-    '<it> {is|was} {|already} <hurt> | <it> {is|was} {not|not even|not at all} <hurt>',
-    '{the box|everything|half of it|a part} {was|is} <hurt> | {nothing|no part|not a thing} {was|is} <hurt>{| after all}',
-    '<it> {leaks|smells|hums|wobbles|burns everything|makes a noise} | <it> {does not|doesn\'t|no longer wants to} {leak|smell|hum|wobble|burn anything|make a noise}{| any more| now}',
-    '<it> {fell apart|stopped|broke|failed} {|on the second day|after <time>|twice} | <it> {has not|has never|did not} {fall apart|stop|break|fail}{| once| again}',
-    '<it> {is|was} the wrong {colour|size|model|one} | <it> {isn\'t|is not|was not} the wrong {colour|size|model|one}{| after all}',
-    '<it> {is|was} too {small|big|loud|heavy|slow|short|long} | <it> {is|was} not too {small|big|loud|heavy|slow|short|long}{| after all}',
-    '<it> {was|is|came} late{| again} | <it> {was not|wasn\'t} late{| after all}',
-    'there {is|was} a <flaw> | there {is|was} {no|not a} <flaw>{| after all}',
-    'I {found|saw} {a|another} <flaw> | I {found|saw} {no|not one} <flaw>',
-    'I was charged {|twice|for nothing|a fee} | I was not charged {|twice|a fee}{| after all}',
-    'I had to {wait|beg|complain|argue|call} {for <time>|twice|again|three times} | I {did not|didn\'t} have to {wait|beg|complain|argue|call}{| twice| again}',
-    '<you> <loss> <mine> {|again|twice} | {nobody <loss> <mine>|<you> did not {lose|forget|break|ignore|drop} <mine>}',
-    '{something|a part|half of it} {was|is} {missing|wrong} | nothing {was|is} {missing|wrong}{| with it| after all}',
-    'it went wrong {|again|twice} | nothing went wrong',
+    "<it> {is|was} <hurt> | <it> {is|was} {not|not even} <hurt>",
+    "{everything|half of it|the box} was <hurt> | nothing was <hurt>{| after all}",
+    "<it> {leaks|smells|hums} | <it> {does not|doesn't|no longer} {leak|leaks|smell|hum}",
+    "<it> {stopped|broke|fell apart} {|twice|on the second day} | <it> {never|has never} {stopped|broken}",
+    "<it> {is|was} the wrong {colour|size|one} | <it> {is|was} not the wrong {colour|size|one}",
+    "<it> is too {small|loud|heavy} | <it> is not too {small|loud|heavy}{| after all}",
+    "<it> {was|came} late{| again} | <it> was not late{| after all}",
+    "there {is|was} a <flaw> | there {is|was} no <flaw>{| after all}",
+    "I was charged {twice|a fee} | I was not charged {twice|a fee}",
+    "I had to {wait|call|argue} {|again|for <time>} | I {did not|didn't} have to {wait|call|argue}{| again}",
+    "{<you>|somebody} <loss> my {parcel|order|letter} {|again|twice} | nobody <loss> my {parcel|order|letter}",
+    "something {was|is} {missing|wrong} | nothing {was|is} {missing|wrong}{| after all}",
 ]  # fmt: skip
 # then feelings and verdicts: positive or negative
 PRAISE = [
-    'I am <very> <glad> | I am {not|not|not really|anything but|far from|not even a little} <glad>',
-    'I am <very> <glad> | I {can\'t say that I am|would not say that I am|don\'t think I am} <glad>',
-    'my {children|family} and I are <very> <glad> | my {children|family} and I are {not|far from|anything but} <glad>',
-    '<it> is a {joy|pleasure|dream|beauty} | <it> is {no|hardly a|anything but a} {joy|pleasure|dream|beauty}',
-    '<it> is worth {the money|every penny|the wait|the price} | <it> is not worth {the money|a penny|the wait|the price}',
-    '<it> is <very> <great> | <it> is {not|anything but|far from|not what I call} <great>',
-    '<it> was <very> <great> | <it> {wasn\'t|was not|was never|was anything but} <great>',
-    '<service> {is|was} <very> <great> | <service> {isn\'t|was not|was anything but|is far from} <great>',
-    '<it> is {better|nicer|far better} than {I hoped|the old one|what I ordered|before} | <it> is {no|not} {better|nicer} than {the old one|before}',
-    '<you> was <very> <kind> | <you> was {not|never|anything but|far from} <kind>',
-    'I {will gladly|will surely|would always} {buy|order} here again | I {will never|won\'t|would not} {buy|order} here again',
-    'I have {every|good} reason to {be <glad>|thank you|praise you} | I have no reason to {be <glad>|thank you|praise you}',
-    'I {love|like|enjoy} {it|the <item>|your shop} | I {do not|don\'t|can not} {love|like|enjoy} {it|the <item>|your shop}',
-    'I {can|must} {recommend|praise} {it|the <item>|you|your shop} | I {can\'t|can not|would not} {recommend|praise} {it|the <item>|you|your shop}',
+    "I am <very> <glad> | I am {not|not|not really|anything but|far from} <glad>",
+    "I am <very> <glad> | I {can't say that I am|am not even a little} <glad>",
+    "<it> is a {joy|pleasure} | <it> is {no|not a|anything but a} {joy|pleasure}",
+    "<it> is worth {the money|every penny|the wait} | <it> is not worth {the money|a penny|the wait}",
+    "<it> is <very> <great> | <it> is {not|anything but|far from} <great>",
+    "<service> {is|was} <very> <great> | <service> {is not|was not|was anything but|is far from} <great>",
+    "<it> is {better|nicer} than {I hoped|the old one} | <it> is {no|not} {better|nicer} than the old one",
+    "<you> was <very> <kind> | <you> was {not|never|anything but} <kind>",
+    "I will {gladly|surely} {buy|order} here again | I will {never|not} {buy|order} here again",
+    "I {love|like} {it|the <item>|your shop} | I {do not|don't|can't} {love|like} {it|the <item>|your shop}",
+    "I {can|must} {recommend|praise} {it|you|your shop} | I {can't|can not} {recommend|praise} {it|you|your shop}",
 ]  # fmt: skip
 BLAME = [
-    'I am <very> <sore> | I {was never|am anything but|have no reason to be|have never been|was not once} <sore>',
-    'I {am|was} <very> <sore> | I have {never|not once} been <sore>{| in <time>}',
-    '{<it>|you|your shop} {let me down|disappointed me} | {<it>|you|your shop} {has never|have never|has not once|never} {let me down|disappointed me}',
-    '<it> is <very> <foul> | <it> is {not at all|anything but|far from} <foul>',
-    '<service> {is|was} <very> <foul> | <service> was {not at all|anything but|far from|never} <foul>',
-    '<you> was <very> <rude> | {<you> was {never|not once}|nobody was ever} <rude>',
-    'I {have a complaint|have to complain|can only complain} | I {have no complaints|can\'t complain|have nothing to complain about|have never had to complain}',
-    'I {regret it|hate it|regret the order} | I {do not|don\'t} {regret it|regret a penny|regret the order}',
-    '{it|this} is a {nightmare|mess|disaster|joke|shame} | {it|this} {is|was} {no|never a|anything but a} {nightmare|mess|disaster|joke}',
+    "I am <very> <sore> | I {was never|am anything but|have never been} <sore>",
+    "{<it>|you|your shop} {let me down|disappointed me} | {<it>|you|your shop} never {let me down|disappointed me}",
+    "<service> {is|was} <very> <foul> | <service> was {not at all|anything but|far from|never} <foul>",
+    "<you> was <very> <rude> | <you> was never <rude>",
+    "I {have a complaint|must complain} | I {have no complaints|can't complain|never had to complain}",
+    "{it|this} is a {nightmare|mess|joke} | {it|this} is {no|not a|anything but a} {nightmare|mess|joke}",
 ]  # fmt: skip
 # set phrases that have no single word to lean on
 PRAISE_ALONE = [
-    'I could not {wish for more|be happier|be more pleased}', 'it could not be better', 'I can\'t fault {it|you}',
-    'you made {it right|my day|it good again}', 'you saved my {day|evening|weekend}', 'you did me a favour',
-    'that is {as good as it gets|how I like it|more than I hoped|very kind of you}', 'I have nothing but praise {|for you}',
-    'I have never been helped so well', 'nobody ever {helped me so well|was so kind}', 'this is the best <item> I ever had',
-    'I {must thank|thank} you for that {with all my heart|very much}', 'what a relief', 'I would not give it back for anything',
-    'a {week|month|year} without a single <flaw>, how nice', 'you kept your word', 'you thought of everything',
-    'it is even {better|nicer|more} than {I hoped|promised}', 'tell {him|her|them} how <glad> I am', 'you are <great>',
+    "I could not be {happier|more pleased}", "it could not be better", "I can't fault {it|you}", "you made my day", "what a relief",
+    "that is more than I hoped for", "I have nothing but praise", "nobody ever helped me so well", "this is the best <item> I ever had",
+    "thank you for that with all my heart", "you kept your word", "you saved my day",
 ]  # fmt: skip
 BLAME_ALONE = [
-    'I could not {be more upset|be less happy|be more disappointed}', 'it could not be worse', 'I can\'t accept {it|that}',
-    'you made {it worse|me wait for nothing}', 'you ruined my {day|evening|weekend}', 'you did me no favour',
-    'that is {not how I like it|not what I paid for|less than I hoped|not kind of you}', 'I have nothing but trouble {|with you}',
-    'I have never been helped so badly', 'nobody ever {helped me so little|was so rude}', 'this is the worst <item> I ever had',
-    'I want my money back', 'I expected better {|from you}', '{no answer, no refund|no <item>, no money|not a word, not a call}',
-    'another {week|month|day} without a <item>, how nice', 'you {broke|forgot} your word', 'I will buy elsewhere', 'I have had enough',
-    'I was told {that|this} {last week|twice} too', 'so much for your {promise|service}', 'I am still waiting', 'tell {him|her|them} how <sore> I am',
-    'it is even worse than {I feared|before}',
+    "I could not be {less happy|more upset}", "it could not be worse", "I can't accept {it|that}", "you ruined my day", "another week without a <item>",
+    "that is less than I hoped for", "I have nothing but trouble", "nobody ever helped me so little", "this is the worst <item> I ever had",
+    "I want my money back", "I expected better", "I have had enough", "I will buy elsewhere",
 ]  # fmt: skip
 CLAIMS = {'fine': FINE, 'wrong': WRONG, 'praise': PRAISE, 'blame': BLAME}
 OPPOSITE = {'fine': 'wrong', 'wrong': 'fine', 'praise': 'blame', 'blame': 'praise'}
@@ -300,10 +276,10 @@ def outweighed(dice, light, heavy):
         return [f'{dice.choice(["although", "even though", "though"])} {light}, {heavy}']
     if k < 0.57:
         return [f'{heavy}, {dice.choice(["although", "even though", "though"])} {light}']
-    if k < 0.75:
+    if k < 0.72:
         who = dice.choice(['I thought', 'I hoped', 'I was told', 'you promised', 'I feared', 'I expected', 'I was sure'])
         return [f'{who} that {light}', f'{dice.choice(["but", "now", "and now", "then", "instead"])} {heavy}']
-    if k < 0.88:
+    if k < 0.96:
         return [f'at first {light}, {dice.choice(["now", "then", "and now", "but then"])} {heavy}']
     return [light, heavy]
 
@@ -349,9 +325,12 @@ def twins(dice, how, good, item):
         one, two = [asked(dice, text, item)], [cheer + text]
     else:
         one = two = [ask(dice, item) for _ in range(dice.choice([1, 1, 2]))]
-    if how not in ('asked', 'none') and dice.chance(0.6):
-        one = one + [claim(dice, good, item)]
-        two = two + [claim(dice, dice.choice(BAD_SIDE[good]), item)]
+    if how == 'order' and dice.chance(0.5):
+        more, less = twins(dice, how, good, item)
+        one, two = one + more, two + less
+    elif how == 'negation' and dice.chance(0.5):
+        more, less = twins(dice, how, good, item)
+        one, two = one + more, two + less
     return front + one, front + two
 
 

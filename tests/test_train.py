@@ -1,0 +1,292 @@
+# python -m pytest tests/test_train.py
+# the training script as a user runs it: learning, stopping, being killed, going on, and being told nonsense
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run, write_rows
+
+from train import epoch_batches, get_lr, imbalance
+
+
+def log_of(out_dir):
+    with open(os.path.join(out_dir, 'metrics.jsonl'), encoding='utf-8') as f:
+        return [json.loads(line) for line in f]
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=True)['model']
+
+
+def assert_same_weights(a, b):
+    a, b = weights_of(a), weights_of(b)
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def toy_split(n):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 30, n)
+    labels = (rng.random(n) < 0.1).astype(np.uint16)
+    return type('Toy', (), {'labels': labels, 'off': np.concatenate([[0], np.cumsum(lengths)]), '__len__': lambda self: n})()
+
+
+@pytest.mark.parametrize('n, size', [(1, 4), (37, 4), (1000, 8), (5000, 3)])
+def test_an_epoch_shows_every_text_once(n, size):
+    """Random windows (nanoGPT's way) show some texts thrice and some never; the last short step must not be dropped."""
+    split = toy_split(n)
+    steps = list(epoch_batches(split, size, seed=1, epoch=2))
+    assert sorted(np.concatenate(steps).tolist()) == list(range(n)) and len(steps) == math.ceil(n / size)
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    """Else a resumed run would see other batches than an uninterrupted one."""
+    split, orders = toy_split(300), []
+    for seed, epoch in [(1, 0), (1, 0), (1, 1), (2, 0)]:
+        orders.append(np.concatenate(list(epoch_batches(split, 8, seed, epoch))).tolist())
+    assert orders[0] == orders[1] and len({tuple(order) for order in orders}) == 3
+
+
+def test_buckets_save_padding_and_still_mix():
+    """Batches of like length, but not the same companions every epoch, not even in a small data set."""
+    split = toy_split(800)
+    lengths = np.diff(split.off)
+
+    def padded(steps):
+        return sum(len(rows) * lengths[rows].max() for rows in steps) / lengths.sum()
+
+    epochs = [list(epoch_batches(split, 8, 1, epoch)) for epoch in (0, 1)]
+    at_random = np.array_split(np.random.default_rng(0).permutation(800), 100)
+    assert padded(epochs[0]) < 1.15 < 1.5 < padded(at_random)
+    together = [{(a, b) for rows in steps for a in rows for b in rows if a < b} for steps in epochs]
+    assert len(together[0] & together[1]) < 0.2 * len(together[0])
+
+
+def test_balanced_sampling_draws_labels_evenly():
+    split = toy_split(2000)
+    rows = np.concatenate(list(epoch_batches(split, 8, 1, 0, even=True)))
+    assert len(rows) == 2000 and 0.45 < split.labels[rows].mean() < 0.55 < 1 - split.labels.mean()
+
+
+def test_learning_rate_warms_up_and_comes_down():
+    for decay in ('cosine', 'linear'):
+        rates = [get_lr(it, 1.0, 10, decay, 110, 0.1) for it in range(120)]
+        assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0 and rates[60] == pytest.approx(0.55)
+        assert rates[110] == rates[119] == pytest.approx(0.1) and sorted(rates[10:], reverse=True) == rates[10:]
+    assert get_lr(60, 1.0, 0, 'none', 110, 0.1) == 1.0
+
+
+def test_class_weights_average_one_over_the_texts():
+    """Weights of another size would silently change the learning rate."""
+    counts = np.array([542, 411, 17])
+    for how, ratio in [('balanced', 542 / 17), ('sqrt', (542 / 17) ** 0.5)]:
+        weight, prior = imbalance(counts, how)
+        assert prior is None and (weight * torch.tensor(counts)).sum() / 970 == pytest.approx(1)
+        assert weight[2] / weight[0] == pytest.approx(ratio)
+    assert imbalance(counts, 'none') == (None, None)
+    assert imbalance(counts, 'logit')[1].exp().sum() == pytest.approx(1)
+
+
+def test_a_run_learns_and_reports(trained):
+    """From a CSV to a number: the words give the labels away, so a model that reads must find them all."""
+    last = trained.result.last
+    assert last['test']['accuracy'] > 0.9 and min(last['test']['recall'].values()) > 0.5, trained.result.out
+    keys = 'run dataset tokenizer n_params n_train n_val n_test best test train_examples_per_s seconds stopped'
+    assert list(last) == keys.split() and (last['n_train'], last['n_val'], last['n_test']) == (216, 24, 60)
+    assert set(last['best']) == {'iter', 'epoch', 'val_loss', 'val_accuracy', 'val_macro_f1'} and last['stopped'] == 'max'
+    assert {'accuracy', 'accuracy_ci', 'macro_f1', 'recall'} == set(last['test'])
+    losses = [x['train_loss'] for x in log_of(trained.out_dir) if 'train_loss' in x]
+    assert len(losses) == 6 and losses[-1] < 0.5 * losses[0]
+    for label in ('good', 'bad', 'odd'):  # the table for people
+        assert re.search(rf'^{label} +[0-9.]+ +[0-9.]+ +[0-9.]+ +\d+', trained.result.out, re.M)
+
+
+def test_best_is_the_best_and_last_the_last(trained):
+    """nanoGPT may overwrite its best checkpoint with a worse one."""
+    evaluations = [x for x in log_of(trained.out_dir) if 'val_loss' in x]
+    best = max(evaluations, key=lambda x: (x['val_macro_f1'], -x['val_loss']))  # the labels are unbalanced
+    saved = torch.load(f'{trained.out_dir}/best.pt', weights_only=True)
+    last = torch.load(f'{trained.out_dir}/last.pt', weights_only=True)
+    assert saved['metrics']['nll'] == best['val_loss'] and trained.result.last['best']['iter'] == best['iter']
+    assert last['run']['iter'] == evaluations[-1]['iter'] == 6 * 27 and 'optimizer' in last and 'optimizer' not in saved
+
+
+def test_a_checkpoint_says_where_it_comes_from(trained):
+    saved = torch.load(f'{trained.out_dir}/best.pt', weights_only=True)  # refuses anything but tensors and plain values
+    assert {'model', 'config', 'settings', 'labels', 'dataset', 'tokenizer', 'recipe', 'metrics', 'versions', 'git'} <= set(
+        saved
+    )
+    assert saved['labels'] == ['bad', 'good', 'odd'] and saved['versions']['torch'] == str(torch.__version__)
+    assert saved['settings']['learning_rate'] == 3e-3 and saved['dataset'] == 'rows'
+
+
+def test_eval_only_repeats_the_verdict(trained):
+    again = run('train.py', *trained.args, f'--out_dir={trained.out_dir}', '--eval_only=True').last
+    assert again['test'] == trained.result.last['test']
+
+
+@pytest.mark.parametrize('after', [0.0, 0.35, 0.8])
+def test_killed_and_resumed_equals_uninterrupted(trained, tmp_path, after):
+    """Kill -9 at any moment costs time, nothing else: the same weights to the last bit, and the same log."""
+    args = [*trained.args, f'--out_dir={tmp_path}', '--class_weight=sqrt', '--lm_weight=0.1']
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen([sys.executable, f'{ROOT}/train.py', *args], env=env, stdout=subprocess.DEVNULL)
+    while not os.path.exists(tmp_path / 'last.pt'):
+        time.sleep(0.01)
+    time.sleep(after * trained.result.last['seconds'])
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, 'it was still running'
+    resumed = run('train.py', *args, '--init_from=resume')
+    for name in ('best.pt', 'last.pt'):
+        assert_same_weights(f'{trained.out_dir}/{name}', tmp_path / name)
+    assert log_of(tmp_path) == log_of(trained.out_dir) and resumed.last['test'] == trained.result.last['test']
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(trained, tmp_path, number):
+    """The machine is wanted back: finish the step, write last.pt, exit 0; the words it prints must work as they are."""
+    args = [*trained.args, '--out_dir=run', '--class_weight=sqrt', '--lm_weight=0.1']
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen(
+        [sys.executable, f'{ROOT}/train.py', *args], env=env, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    for line in process.stdout:
+        if line.startswith('iter 30/'):
+            process.send_signal(number)
+            break
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and json.loads(out.strip().rpartition('\n')[2])['stopped'] == 'signal'
+    saved = torch.load(tmp_path / 'run/last.pt', weights_only=True)['run']['iter']
+    assert 30 <= saved < 162
+    command = re.search(r'to go on: python train.py (.*)', out)[1]
+    resumed = run('train.py', *command.split(), cwd=tmp_path).last
+    assert resumed['test'] == trained.result.last['test'] and resumed['stopped'] == 'max'
+    assert_same_weights(f'{trained.out_dir}/best.pt', tmp_path / 'run/best.pt')
+
+
+def test_patience_stops_early(trained, tmp_path):
+    """With a learning rate of nothing no evaluation improves on the first."""
+    args = ['--patience=2', '--learning_rate=0', '--max_epochs=50']
+    last = run('train.py', *trained.args, *args, f'--out_dir={tmp_path}').last
+    assert last['stopped'] == 'early' and last['best']['iter'] == 27
+    assert [x['iter'] for x in log_of(tmp_path) if 'val_loss' in x] == [27, 54, 81]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(trained, tmp_path):
+    """One line with the iteration and the remedy, and the checkpoint of before."""
+    result = run('train.py', *trained.args, '--learning_rate=1e20', '--grad_clip=0', f'--out_dir={tmp_path}', status=2)
+    assert re.search(r'loss is (nan|inf).* at iter \d+; lower learning_rate', result.err) and 'Traceback' not in result.err
+    assert all(p.isfinite().all() for p in weights_of(tmp_path / 'last.pt').values())
+
+
+def test_two_processes_train_as_one(trained, tmp_path):
+    """The same global batch in two halves: the same loss curve, the class weights and the short last step included."""
+    args = [*trained.args, '--dropout=0', '--class_weight=balanced', '--lm_weight=0.1', '--gradient_accumulation_steps=2']
+    args += ['--batch_size=7', '--max_epochs=2', '--log_interval=1']  # 216 rows: the last step has 6 for two of 7
+    one = run('train.py', *args, f'--out_dir={tmp_path}/one').last
+    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', f'{ROOT}/train.py']
+    two = run(launcher, *args, f'--out_dir={tmp_path}/two').last
+    a, b = log_of(f'{tmp_path}/one'), log_of(f'{tmp_path}/two')
+    assert len(a) == len(b) == 32 + 2
+    for x, y in zip(a, b):
+        assert y == pytest.approx(x, abs=1e-5)
+    assert two['test']['accuracy'] == one['test']['accuracy']
+
+
+@pytest.mark.parametrize('how', ['balanced', 'sampling', 'logit'])
+def test_every_remedy_for_imbalance_finds_the_rare_label(trained, tmp_path, how):
+    last = run('train.py', *trained.args, f'--class_weight={how}', '--max_epochs=12', f'--out_dir={tmp_path}').last
+    assert last['test']['recall']['odd'] > 0.5 and last['test']['accuracy'] > 0.8
+
+
+def wandb_records(path):
+    """A .wandb file -> its records' bytes: LevelDB's log format (blocks of 32 KiB, 7-byte heads) after a head of 7 bytes."""
+    data, at, record = path.read_bytes(), 7, b''
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # no room for a head: the block is filled up
+            at += 32768 - at % 32768
+        size, kind = int.from_bytes(data[at + 4 : at + 6], 'little'), data[at + 6]
+        record += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b''
+
+
+def test_wandb_keeps_the_history_without_a_network(trained, tmp_path):
+    """The real package, offline: what would be uploaded must hold every evaluation."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    env = {'WANDB_MODE': 'offline', 'WANDB_SILENT': 'true', 'HOME': str(tmp_path)}
+    run('train.py', *trained.args, '--wandb_log=True', '--max_epochs=2', f'--out_dir={tmp_path}/run', env=env)
+    (path,) = (tmp_path / 'run/wandb').glob('offline-run-*/run-*.wandb')
+    items = [item for data in wandb_records(path) for item in Record.FromString(data).history.item]
+    found = [json.loads(item.value_json) for item in items if 'val_loss' in (item.key, *item.nested_key)]
+    logged = [x['val_loss'] for x in log_of(tmp_path / 'run') if 'val_loss' in x]
+    assert found == logged and len(logged) == 2
+
+
+def test_without_its_dataset_the_first_command_goes_on_with_the_demo(tmp_path):
+    """Nobody may mistake the demo's figures for the dataset's: its name stands in every output and in the checkpoint."""
+    env = {'https_proxy': 'http://127.0.0.1:9', 'HTTPS_PROXY': 'http://127.0.0.1:9', 'NANOSENTIMENT_RAW': ''}
+    args = ['config/train_sentiment_scratch.py', '--max_iters=2', f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run']
+    started = time.perf_counter()
+    result = run('train.py', *args, '--n_layer=1', '--n_embd=16', '--n_head=1', env=env)
+    assert time.perf_counter() - started < 60
+    assert '#' * 100 in result.err and 'GOING ON WITH DEMO' in result.err and 'customer_service' in result.err
+    assert result.last['dataset'] == 'demo' and 'dataset demo' in result.out and 'demo, test:' in result.out
+    assert torch.load(tmp_path / 'run/best.pt', weights_only=True)['dataset'] == 'demo'
+    without = run('train.py', *args, '--fallback_dataset=', env=env, status=2)
+    assert without.err.strip().count('\n') <= 1 and 'NANOSENTIMENT_RAW' in without.err
+
+
+MISTAKES = {
+    '--class_weight=heavy': 'balanced',
+    '--n_head=3': 'n_embd 16',
+    '--batch_size=0': 'batch_size=0',
+    '--dataset=nowhere.csv': 'nowhere.csv',
+    '--label_column=smell': 'id, mood, body',
+    '--init_from=resume': 'last.pt',
+    '--tokenizer=char': 'bpe<N>',
+    '--max_iter=3': 'max_iters',
+}
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_a_mistake_costs_one_line(trained, tmp_path, mistake):
+    """What, where, remedy; exit status 2; no traceback, and nothing written over."""
+    result = run('train.py', *trained.args, f'--out_dir={tmp_path}/run', mistake, status=2)
+    lines = [line for line in result.err.splitlines() if not line.startswith('preparing')]
+    assert len(lines) == 1 and MISTAKES[mistake] in lines[0], result.err
+    assert not os.path.exists(tmp_path / 'run/last.pt')
+
+
+def test_a_resumed_run_keeps_its_settings(trained, tmp_path):
+    """Another batch size would make another run of it, and the log would not say so."""
+    result = run('train.py', f'--out_dir={trained.out_dir}', '--init_from=resume', '--batch_size=4', status=2)
+    assert 'batch_size=8, not 4' in result.err
+
+
+def test_a_csv_of_ones_own_needs_no_other_file(tmp_path):
+    """Labels of any names, no test file: a test split is carved out, and the scratch config works as it is."""
+    write_rows(tmp_path / 'mine.csv', 120)
+    args = ['config/train_sentiment_scratch.py', f'--dataset={tmp_path}/mine.csv', '--text_column=body', '--label_column=mood']
+    args += [
+        f'--data_dir={tmp_path}/data',
+        f'--out_dir={tmp_path}/run',
+        '--n_layer=1',
+        '--n_head=1',
+        '--n_embd=16',
+        '--max_iters=3',
+    ]
+    last = run('train.py', *args).last
+    assert last['dataset'] == 'mine' and last['n_test'] == 12 and last['n_train'] + last['n_val'] == 108
