@@ -53,7 +53,7 @@ def test_logits_depend_on_the_text_alone(family):
 @torch.no_grad()
 def test_a_causal_model_never_looks_right():
     """A leak from the right would make the next-token loss worthless and right padding wrong."""
-    model, (idx, lengths, targets) = make(), batch()
+    model, (idx, _, targets) = make(), batch()
     states = []
     model.ln.register_forward_hook(lambda module, given, out: states.append(out))
     changed = idx.clone()

@@ -1,0 +1,110 @@
+# python -m pytest tests/test_sample.py
+# classifying with a trained checkpoint: the very functions and settings of training, whatever the way in
+
+import csv
+import json
+import os
+import shutil
+
+import pytest
+from conftest import run, write_rows
+
+from evaluate import open_run, predict, softmax
+from prepare import Split, prepare
+
+
+def rows_of(path):
+    with open(path, newline='', encoding='utf-8') as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.fixture(scope='module')
+def moved(trained, tmp_path_factory):
+    """The checkpoint alone, in another folder: no prepared data, no vocabulary, no config beside it."""
+    folder = tmp_path_factory.mktemp('elsewhere')
+    shutil.copy(f'{trained.out_dir}/best.pt', folder)
+    return str(folder)
+
+
+def test_a_table_gets_the_labels_that_the_test_split_got(trained, moved, tmp_path):
+    """Another cleaning or vocabulary at use than at training was the cause of many bad figures; order must hold, too."""
+    settings = dict(arg.removeprefix('--').split('=', 1) for arg in trained.args)
+    raw, out = settings['test_file'], tmp_path / 'out.csv'
+    result = run('sample_classify.py', f'--out_dir={moved}', f'--input={raw}', f'--output={out}', cwd=tmp_path)
+    model, _, checkpoint = open_run(moved)
+    folder = prepare(checkpoint['settings'])
+    probabilities = softmax(predict(model, Split(folder, 'test', 32, 'last')))
+    given, found = rows_of(raw), rows_of(out)
+    assert len(found) == 60 and '60 rows' in result.err
+    for row, original, p in zip(found, given, probabilities):
+        assert {key: row[key] for key in original} == original, 'all columns are kept'
+        assert row['label'] == checkpoint['labels'][p.argmax()] and float(row['probability']) == pytest.approx(
+            p.max(), abs=1e-4
+        )
+        assert row['runner_up'] == checkpoint['labels'][p.argsort()[-2]]
+
+
+def test_every_way_in_says_the_same(moved, tmp_path):
+    text = 'the parcel was late and broken and awful'
+    (tmp_path / 'letter.txt').write_text(text, encoding='utf-8')
+    flags = [f'--out_dir={moved}', '--json=True']
+    ways = [
+        run('sample_classify.py', *flags, f'--text={text}'),
+        run('sample_classify.py', *flags, f'--text=FILE:{tmp_path}/letter.txt'),
+        run('sample_classify.py', *flags, stdin=None, input=f'{text}\n\nthanks, lovely\n'),
+    ]
+    answers = [[json.loads(line) for line in way.out.splitlines()] for way in ways]
+    assert answers[0] == answers[1] == answers[2][:1] and len(answers[2]) == 2
+    one = answers[0][0]
+    assert one['label'] == 'bad' and answers[2][1]['label'] == 'good' and not one['truncated']
+    assert sum(one['probabilities'].values()) == pytest.approx(1, abs=1e-3) and one['text'] == text
+
+
+def test_without_a_text_it_shows_examples_and_how_to_go_on(moved):
+    result = run('sample_classify.py', f'--out_dir={moved}')
+    assert len(result.out.splitlines()) == 5 and '--text=' in result.err and '--input=' in result.err
+    assert 'trained on rows' in result.err
+
+
+def test_a_long_text_is_cut_and_said_so(moved):
+    out = run('sample_classify.py', f'--out_dir={moved}', '--text=' + 'late ' * 500).out
+    assert 'only a part was read' in out
+
+
+def test_before_any_training_one_line_says_what_to_run(tmp_path):
+    result = run('sample_classify.py', cwd=tmp_path, status=2)
+    assert result.err.count('\n') == 1 and 'python train.py config/train_sentiment_scratch.py' in result.err
+
+
+def test_the_last_run_is_found(moved, tmp_path):
+    """The third command of the README has no arguments."""
+    for name, age in (('old', 100), ('new/seed-1', 0)):
+        os.makedirs(tmp_path / 'out' / name)
+        shutil.copy(f'{moved}/best.pt', tmp_path / 'out' / name)
+        os.utime(tmp_path / 'out' / name / 'best.pt', (2e9 - age, 2e9 - age))
+    assert os.path.join('out', 'new', 'seed-1', 'best.pt') in run('sample_classify.py', cwd=tmp_path).err
+
+
+@pytest.mark.parametrize('ending', ['tsv', 'jsonl'])
+def test_other_tables_in_and_out(moved, tmp_path, ending):
+    write_rows(tmp_path / 'rows.csv', 5)
+    rows = rows_of(tmp_path / 'rows.csv')
+    with open(tmp_path / f'rows.{ending}', 'w', encoding='utf-8') as f:
+        for row in [dict(zip(rows[0], rows[0])), *rows] if ending == 'tsv' else rows:
+            f.write(('\t'.join(row.values()) if ending == 'tsv' else json.dumps(row)) + '\n')
+    out = tmp_path / f'out.{ending}'
+    run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.{ending}', f'--output={out}')
+    lines = out.read_text(encoding='utf-8').splitlines()
+    assert len(lines) == 5 + (ending == 'tsv') and all('label' in json.loads(x) for x in lines if ending == 'jsonl')
+
+
+def test_a_broken_row_costs_itself_and_a_wrong_column_one_line(moved, tmp_path):
+    """And a table that already has a column named label keeps it."""
+    (tmp_path / 'rows.csv').write_text('label,body\nx,late and awful\ny,too,many\nz,lovely thanks\n', encoding='utf-8')
+    flags = [f'--out_dir={moved}', f'--input={tmp_path}/rows.csv']
+    result = run('sample_classify.py', *flags)
+    assert 'line 3' in result.err and '1 left out' in result.err
+    found = list(csv.DictReader(result.out.splitlines()))
+    assert [row['label'] for row in found] == ['x', 'z'] and [row['predicted_label'] for row in found] == ['bad', 'good']
+    wrong = run('sample_classify.py', *flags, '--text_column=words', f'--output={tmp_path}/o.csv', status=2)
+    assert 'label, body' in wrong.err and 'Traceback' not in wrong.err and not os.path.exists(tmp_path / 'o.csv')
