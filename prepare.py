@@ -4,8 +4,8 @@ train.py calls this by itself; alone it is for looking at data before training o
 $ python prepare.py --dataset=mine.csv --text_column=body --label_column=mood --tokenizer=gpt2
 
 Writes data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/: per split .tok uint16 (all texts end to end, uncut),
-.off int64 (n + 1 offsets), .lab uint16 and .row int64 (row in the raw file, from 0); meta.json, tokenizer_state.json,
-report.json and rejected.csv. Rows are streamed: memory holds a few numbers of each, never its text.
+.off int64 (n + 1 offsets), .lab uint16 and .row int64 (record of the raw file, from 0); meta.json, tokenizer_state.json,
+report.json and rejected.csv. Rows are streamed: memory holds a few numbers of each, never all texts.
 """
 
 import csv
@@ -15,9 +15,10 @@ import itertools
 import json
 import os
 import re
-import shutil
 import sys
-from collections import Counter, deque
+import tempfile
+from array import array
+from collections import Counter, defaultdict
 
 import numpy as np
 
@@ -29,9 +30,9 @@ from tokenizer import get_tokenizer
 dataset = 'customer_service'  # a row of DATASETS below, or the path of your own .csv, .tsv or .jsonl
 text_column = ''  # '' is the dataset's own
 label_column = ''
-test_file = ''  # for your own data: a file of the same columns
+test_file = ''  # a file of the same columns; '' is the dataset's own
 data_dir = ''  # prepared data goes here; '' is data/ beside this file
-strict = False  # True: the first row that cannot be used is an error, else it goes to rejected.csv
+strict = False  # True: a row that cannot be used is an error; False: it goes to rejected.csv
 # text
 tokenizer = 'bpe2048'  # bpe<N> learns N tokens from the training split; gpt2; or a folder with a tokenizer.json
 lowercase = True
@@ -50,34 +51,34 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CLEANING = ('lowercase', 'strip_brackets', 'strip_html', 'speakers')
 SPLIT = ('val_fraction', 'test_fraction', 'split_seed')
 RECIPE = ('dataset', 'text_column', 'label_column', 'test_file', 'data_dir', 'strict', 'tokenizer', *CLEANING, *SPLIT)
-ROW = np.dtype([('end', np.int64), ('label', np.int64), ('row', np.int64), ('key', np.uint64)])
+SPLITS = ('train', 'val', 'test')
+KINDS = {'tok': np.uint16, 'off': np.int64, 'lab': np.uint16, 'row': np.int64}  # the files of a split
 
-# the files of each split; where they come from ({} is the file, #member is one inside a zip), and md5 or sha256 of that
+# text and label column; the file of each split, and md5 or sha256 of what its URL gives ({}: the file, #: a member of a zip)
 DI725 = 'https://raw.githubusercontent.com/caglarmert/DI725/4b066861287213ff0f1d44806c1b7ad63569d0e8/assignment_1/data/'
-DIALOGUES = {'files': {'train': 'train.csv', 'test': 'test.csv'}, 'columns': ('conversation', 'customer_sentiment')}
+DIALOGUE = ('conversation', 'customer_sentiment')
 DATASETS = {
     'customer_service': {
-        **DIALOGUES,
+        'columns': DIALOGUE,
+        'train': ('train.csv', '17d90d76fb3ddd6bbdc816db48c1d9c68a51444618ca91916c8ffeadfe78947e'),
+        'test': ('test.csv', 'b236188691c0c2e1fbba247eb554dde65c7b1bd2a70ef1ef3abf0e253eda407c'),
         'url': DI725 + 'customer_service/{}',
-        'train': '17d90d76fb3ddd6bbdc816db48c1d9c68a51444618ca91916c8ffeadfe78947e',
-        'test': 'b236188691c0c2e1fbba247eb554dde65c7b1bd2a70ef1ef3abf0e253eda407c',
     },
-    'demo': DIALOGUES,  # bundled and synthetic, see data/demo/README.md
+    'demo': {'columns': DIALOGUE, 'train': ('train.csv', ''), 'test': ('test.csv', ''), 'url': ''},  # bundled, synthetic
     'sst2': {  # GLUE keeps the labels of its test rows to itself: dev is our test, validation is carved out of train
-        'files': {'train': 'train.tsv', 'test': 'dev.tsv'},
         'columns': ('sentence', 'label'),
         'names': {'0': 'negative', '1': 'positive'},
+        'train': ('train.tsv', '9f81648d4199384278b86e315dac217c'),
+        'test': ('dev.tsv', '9f81648d4199384278b86e315dac217c'),
         'url': 'https://dl.fbaipublicfiles.com/glue/data/SST-2.zip#SST-2/{}',
-        'train': '9f81648d4199384278b86e315dac217c',
-        'test': '9f81648d4199384278b86e315dac217c',
     },
 }
 
 # -----------------------------------------------------------------------------
 # cleaning: pure str -> str
 
-TAG = re.compile(r'<(?:[a-zA-Z/][^<>]*|!--.*?--)>', re.DOTALL)
-SPEAKER = re.compile(r"^[^\S\n]*([A-Za-z][\w&'./ -]{0,39}):(?!//)[^\S\n]*", re.MULTILINE)
+TAG = re.compile(r'<[a-zA-Z/!][^<>]*>')
+SPEAKER = re.compile(r"^[^\S\n]*([^\W\d_][\w&'./ -]{0,39})(?:\([^()\n]{1,40}\))?[^\S\n]*:(?!//|(?<=\d:)\d)", re.MULTILINE)
 
 
 def without_html(text):
@@ -94,19 +95,21 @@ def only_speakers(text, names):
     """
     The turns of the named speakers. A turn lasts until the next "Name:" of anybody, so a Supervisor is never taken for the
     customer; a text in which nobody is named is no dialogue and stays as it is.
-    Example: 'Agent: Hi.\\n\\nCustomer: It broke.\\nTwice.\\n\\nSupervisor: Oh.', {'customer'} -> 'It broke.\\nTwice.\\n\\n'
+    Example: 'Agent: Hi.\\n\\nCustomer: It broke.\\nTwice.\\n\\nSupervisor: Oh.', 'customer' -> ' It broke.\\nTwice.\\n\\n'
     """
     before, *rest = SPEAKER.split(text)  # before, name, turn, name, turn, ...
+    names = {name.strip().lower() for name in names.split(',')}
     return ''.join(turn for name, turn in zip(rest[::2], rest[1::2]) if name.strip().lower() in names) if rest else before
 
 
 def scrub(text, lowercase, strip_brackets, strip_html, speakers):
     """The steps in their order; '' where nothing is left. White space: one blank, or one line end."""
     text = without_html(text) if strip_html else text
-    text = only_speakers(text, {name.strip().lower() for name in speakers.split(',')}) if speakers != 'all' else text
+    text = '\n'.join(text.splitlines())  # any kind of line end
+    text = only_speakers(text, speakers) if speakers != 'all' else text
     text = without_brackets(text) if strip_brackets else text
     text = text.lower() if lowercase else text
-    return re.sub(r'\s*\n\s*', '\n', re.sub(r'[^\S\n]+', ' ', text)).strip()
+    return '\n'.join(filter(None, (' '.join(line.split()) for line in text.split('\n'))))
 
 
 def clean(text, **cleaning):
@@ -120,152 +123,137 @@ def clean(text, **cleaning):
 
 def find_raw(dataset, data_dir):
     """A known dataset -> {split: path}: in data_dir, beside this file, in $NANOSENTIMENT_RAW, or downloaded into data_dir."""
-    known, paths = DATASETS[dataset], {}
     roots = filter(None, (data_dir, os.path.join(HERE, 'data'), os.getenv('NANOSENTIMENT_RAW')))
-    folders = [os.path.join(root, dataset) for root in roots]
-    for split, name in known['files'].items():
-        here = [p for p in (os.path.join(folder, name) for folder in folders) if os.path.exists(p)]
-        if not here:
+    folders, paths = [os.path.join(root, dataset) for root in roots], {}
+    for split in ('train', 'test'):
+        name, digest = DATASETS[dataset][split]
+        places = [os.path.join(folder, name) for folder in folders]
+        paths[split] = next(filter(os.path.exists, places), places[0])
+        if not os.path.exists(paths[split]):
             from pretrained import fetch
 
             way_out = f'put {name} into {folders[0]}, or let NANOSENTIMENT_RAW name a folder that holds {dataset}/{name}'
-            here = [fetch(known['url'].format(name), os.path.join(folders[0], name), known[split], way_out)]
-        paths[split] = here[0]
+            fetch(DATASETS[dataset]['url'].format(name), places[0], digest, way_out)
     return paths
-
-
-def sha256_of(path):
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
 def read_rows(path):
     """
-    A .csv, .tsv (never quoted, as in GLUE) or .jsonl -> yields (line number, {column: str}, reason): a reason says why this
-    row cannot be used. One broken row costs itself only.
+    A .csv, .tsv (never quoted, as in GLUE) or .jsonl -> yields (line number, {column: str}, reason): the reason says why this
+    row cannot be used, '' that it can. One broken row costs itself only.
     """
-
-    def checked(number, row, reason=''):
-        found = re.search('[\0\ud800-\udfff]', ''.join(row.values()))  # bytes that are no UTF-8 are read as surrogates
-        return number, row, reason or ('' if not found else 'NUL byte' if found[0] == '\0' else 'not UTF-8')
-
-    def feed():  # the lines of one row
-        while line := again.popleft() if again else next(lines, None):
-            if len(taken) == 100_000:
-                raise csv.Error('a row of 100,000 lines')
-            taken.append(line)
-            yield line[1]
-
+    kind, columns, delimiter, number, n_line = os.path.splitext(path)[1].lower(), [], '', 0, 1
+    csv.field_size_limit(1 << 22)  # characters; a longer one is an open quote
     with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f:
-        lines, again, taken, header = enumerate(f, 1), deque(), [], None
-        if path.endswith('.jsonl'):
-            for number, line in lines:
+        for line in iter(f.readline, ''):
+            number, n_line, reason, fields = number + n_line, 1, '', []
+            delimiter = delimiter or ('\t' if kind == '.tsv' else max(',;', key=line.count))
+            if not line.strip('\r\n'):
+                continue  # an empty line is no row
+            elif kind == '.jsonl':
                 try:
                     row = json.loads(line)
-                    yield checked(number, {key: '' if value is None else str(value) for key, value in row.items()})
-                except (ValueError, AttributeError):
-                    yield number, {}, 'not a JSON object'
-            return
-        again.append(next(lines, (1, '')))
-        style = {'delimiter': ';' if again[0][1].count(';') > again[0][1].count(',') else ',', 'strict': True}
-        if path.endswith('.tsv'):
-            style = {'delimiter': '\t', 'quoting': csv.QUOTE_NONE}
-        csv.field_size_limit(1 << 30)
-        while True:
-            taken.clear()
-            try:
-                fields = next(csv.reader(feed(), **style), None)
-                if fields is None:
-                    return
-                header, is_header = header or fields, header is None
-                if fields and not is_header:  # an empty line is no row
-                    wrong = f'{len(fields)} fields, the header has {len(header)}' if len(fields) != len(header) else ''
-                    yield checked(taken[0][0], dict(zip(header, fields)), wrong)
-            except csv.Error as e:
-                yield taken[0][0], {}, f'broken quoting: {e}'
-                again.extendleft(reversed(taken[1:]))  # an open quote may have swallowed good rows: give them back
+                    columns = columns or list(row.keys())
+                    fields = ['' if row.get(column) is None else str(row[column]) for column in columns]
+                except (ValueError, AttributeError, RecursionError):
+                    reason = 'not a JSON object'
+            elif delimiter == '\t' or '"' not in line:  # most lines, and much faster
+                fields = line.rstrip('\r\n').split(delimiter)
+            else:
+                after, lines = f.tell(), itertools.chain([line], iter(f.readline, ''))
+                try:
+                    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+                    fields, n_line = next(reader), reader.line_num
+                except csv.Error as e:
+                    reason = f'broken quoting: {e}'
+                    f.seek(after)  # an open quote may have swallowed good rows
+            if not columns and kind != '.jsonl':
+                columns = [field.strip() for field in fields]
+                continue
+            if not reason and len(fields) != len(columns):
+                reason = f'{len(fields)} fields, the header has {len(columns)}'
+            elif found := re.search('[\0\ud800-\udfff]', ''.join((*columns, *fields))):  # not UTF-8: read as a surrogate
+                reason = 'NUL byte' if found[0] == '\0' else 'not UTF-8'
+            yield number, dict(zip(columns, fields)), reason
 
 
 # -----------------------------------------------------------------------------
 # the steps of preparation
 
 
-def scan(path, out, columns, names, cleaning, seed, labels, reject, seen=None):
+def scan(temp, folder, paths, recipe):
     """
-    One raw file -> out.txt (clean texts end to end, UTF-8) and out.rows (a ROW each: where the text ends, label, row, and 64
-    random bits that equal texts share). labels {name: id} and seen {column: Counter of (value, label)} grow with the training
-    file; seen is None for the test file, where a new label is a reason to reject. Returns how many texts came out empty.
+    Raw files -> temp/rows, a line of JSON for each usable row (clean text, record in its file), and folder/rejected.csv.
+    Returns labels {name: id}; of each row its label and 64 bits that equal texts share; {column: Counter of (value, label)}
+    of the training file; and how many rows are train, test, emptied by cleaning, rejected.
     """
-    emptied, end, buffer = 0, 0, []
-    with open(f'{out}.txt', 'wb') as texts, open(f'{out}.rows', 'wb') as table:
-        for number, (line, row, reason) in enumerate(read_rows(path)):
-            for column, setting in zip(columns, ('text_column', 'label_column')):
-                if not reason and column not in row:
-                    raise ValueError(f'{path}: there is no column {column!r}; set --{setting} to one of {", ".join(row)}')
-            raw, label = ('', '') if reason else (row[columns[0]], row[columns[1]].strip())
-            label = names.get(label, label)
-            reason = reason or ('' if raw.strip() else 'no text') or ('' if label else 'no label')
-            if not reason and seen is None and label not in labels:
-                reason = f'label {label!r} is unknown to the training file'
-            if reason:
-                reject(path, line, reason)
-                continue
-            text = scrub(raw, **cleaning)
-            emptied += not text
-            text = (text or raw.strip()).encode()
-            end += texts.write(text)
-            key = hashlib.blake2b(text, digest_size=8, key=b'%d' % seed).digest()
-            buffer.append((end, labels.setdefault(label, len(labels)), number, int.from_bytes(key, 'little')))
-            for column, value in row.items() if seen is not None else ():
-                counts = seen.setdefault(column, Counter())
-                counts[value if len(counts) < 1000 or not value else '(more)', label] += 1
-            if len(buffer) == 4096:
-                table.write(np.array(buffer, dtype=ROW).tobytes())
-                buffer.clear()
-        table.write(np.array(buffer, dtype=ROW).tobytes())
-    return emptied
+    labels, y, keys, columns, count = {}, array('i'), array('q'), defaultdict(Counter), Counter()
+    with open(f'{temp}/rows', 'w') as rows, open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as f:
+        rejected = csv.writer(f)
+        rejected.writerow(('file', 'line', 'reason'))
+        for split, path in paths.items():
+            for record, (line, row, reason) in enumerate(read_rows(path)):
+                for column, setting in zip(recipe['columns'], ('text_column', 'label_column')):
+                    if not reason and column not in row:
+                        raise ValueError(f'{path}: there is no column {column!r}; set --{setting} to one of {", ".join(row)}')
+                raw, label = (row.get(column, '').strip() for column in recipe['columns'])
+                label = recipe['names'].get(label, label)
+                reason = reason or ('no text' if not raw else 'no label' if not label else '')
+                if not reason and split == 'test' and label not in labels:
+                    reason = f'label {label[:40]!r} is unknown to the training file'
+                if reason:
+                    count['rejected'] += 1
+                    rejected.writerow((path, line, reason))
+                    continue
+                text = scrub(raw, **{key: recipe[key] for key in CLEANING})
+                count.update((split,) if text else (split, 'emptied'))
+                rows.write(json.dumps((text or raw, record)) + '\n')
+                y.append(labels.setdefault(label, len(labels)))
+                keys.frombytes(hashlib.blake2b((text or raw).encode(), digest_size=8).digest())
+                for column, value in row.items() if split == 'train' else ():
+                    if not value or len(columns[column]) < 1000:  # so many are no categories
+                        columns[column][value and hash(value), label] += 1
+    return labels, np.array(y), np.array(keys), columns, count
 
 
-def assign(keys, labels, val_fraction, test_fraction):
+def assign(keys, labels, val_fraction, test_fraction, seed):
     """
     keys (n,) and labels (n,) -> part (n,): 0 train, 1 val, 2 test; how many rows repeat an earlier text; how many texts stand
-    under several labels. Of each label the texts with the smallest keys are carved out: a fair draw, for keys are random, that
-    never parts equal texts, for their keys are equal. A label of two texts has one in train and one in val.
+    under several labels. The seed draws from each label's texts; equal texts stay together, under the label of the first. A
+    label of two texts has one in train and one in val.
     """
-    distinct, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    label_of, part = labels[first], np.zeros(len(distinct), dtype=np.uint8)  # a text under two labels goes with its first row
-    for label in range(int(labels.max()) + 1):
-        texts = np.flatnonzero(label_of == label)  # in the order of their keys
-        n_val = min(max(round(len(texts) * val_fraction), 1), len(texts) - 1) if val_fraction else 0
-        n_test = min(max(round(len(texts) * test_fraction), 1), len(texts) - 1 - n_val) if test_fraction else 0
-        part[texts[: max(n_val, 0)]] = 1
-        part[texts[max(n_val, 0) : max(n_val, 0) + max(n_test, 0)]] = 2
-    return part[group], len(keys) - len(distinct), len(np.unique(group[labels != label_of[group]]))
+    order = np.argsort(keys, kind='stable')  # equal texts side by side
+    starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
+    first, copies = order[starts], np.diff(starts, append=len(keys))  # (n_text,)
+    size = np.bincount(labels[first])  # (n_label,) texts
+    n_val = np.clip(np.rint(size * val_fraction), val_fraction > 0, np.maximum(size - 1, 0))
+    n_test = np.clip(np.rint(size * test_fraction), test_fraction > 0, np.maximum(size - 1 - n_val, 0))
+    sizes = np.stack((n_val, n_test, size - n_val - n_test), axis=1).astype(int)
+    draw = np.random.default_rng(seed).random(len(keys))[first]  # by the row: other cleaning, same validation rows
+    of_text, part = np.empty(len(first), dtype=np.uint8), np.empty(len(keys), dtype=np.uint8)
+    of_text[np.lexsort((draw, labels[first]))] = np.repeat(np.tile((1, 2, 0), len(size)), sizes.ravel())  # label by label
+    part[order] = np.repeat(of_text, copies)
+    conflicts = np.repeat(starts, copies)[labels[order] != np.repeat(labels[first], copies)]
+    return part, len(keys) - len(first), len(np.unique(conflicts))
 
 
-def texts_of(out, rows):
-    """The clean texts that `scan` wrote, in order, one at a time."""
-    start = 0
-    with open(f'{out}.txt', 'rb') as f:
-        for end in rows['end']:
-            yield f.read(int(end) - start).decode()
-            start = int(end)
-
-
-def write_split(name, rows, texts, tokenizer):
-    """rows (n,) ROW and an iterable of their texts -> the four files of a split; returns its number of tokens."""
-    total = 0
-    rows['label'].astype(np.uint16).tofile(f'{name}.lab')
-    rows['row'].tofile(f'{name}.row')
-    with open(f'{name}.tok', 'wb') as tok, open(f'{name}.off', 'wb') as off:
-        off.write(np.int64(0).tobytes())
-        while batch := list(itertools.islice(texts, 4096)):
-            encoded = tokenizer.encode_batch(batch)
-            ends = total + np.cumsum([len(ids) for ids in encoded])
-            off.write(ends.astype(np.int64).tobytes())
-            tok.write(np.fromiter(itertools.chain(*encoded), dtype=np.uint16).tobytes())
-            total = int(ends[-1])
-    return total
+def write_splits(temp, folder, labels, part, tokenizer):
+    """temp/rows, their labels (n,) and parts (n,) -> the files of the splits; returns {split: number of tokens}."""
+    tokens, start = {}, 0
+    with open(f'{temp}/rows') as rows:
+        while batch := list(itertools.islice(map(json.loads, rows), 1024)):
+            ids, here = tokenizer.encode_batch([text for text, _ in batch]), part[start : start + len(batch)]
+            for number in np.unique(here):
+                split, mine = SPLITS[number], np.flatnonzero(here == number).tolist()
+                off = np.cumsum([tokens.get(split, 0), *(len(ids[i]) for i in mine)])
+                tok = list(itertools.chain.from_iterable(ids[i] for i in mine))
+                arrays = tok, off[split in tokens :], labels[start:][mine], [batch[i][1] for i in mine]
+                for (kind, dtype), what in zip(KINDS.items(), arrays):
+                    with open(f'{folder}/{split}.{kind}', 'ab') as f:
+                        f.write(np.array(what, dtype=dtype).tobytes())
+                tokens[split] = int(off[-1])
+            start += len(batch)
+    return tokens
 
 
 def prepare(settings):
@@ -276,159 +264,126 @@ def prepare(settings):
     s = {key: settings[key] for key in RECIPE}
     data_dir, known = s['data_dir'] or os.path.join(HERE, 'data'), DATASETS.get(s['dataset'], {})
     name, kind = os.path.splitext(os.path.basename(s['dataset']))
-    if not known and kind not in ('.csv', '.tsv', '.jsonl'):
+    if not known and kind.lower() not in ('.csv', '.tsv', '.jsonl'):
         raise ValueError(f'dataset {s["dataset"]!r} is neither one of {", ".join(DATASETS)} nor a .csv, .tsv or .jsonl file')
-    own = {'train': s['dataset'], 'test': s['test_file']} if s['test_file'] else {'train': s['dataset']}
-    paths = find_raw(name, data_dir) if known else own
-    for path in paths.values():
+    if min(s['val_fraction'], s['test_fraction']) < 0 or s['val_fraction'] + s['test_fraction'] >= 1:
+        raise ValueError('val_fraction and test_fraction leave nothing to train on; set them to 0.1 each')
+    tokenizer = get_tokenizer(s['tokenizer'], [])  # bpe<N> is learned later
+    if tokenizer.n_vocab > 1 << 16:
+        raise ValueError(f'{s["tokenizer"]} has {tokenizer.n_vocab:,} tokens; choose a tokenizer of at most 65,536')
+    paths = find_raw(name, data_dir) if known else {'train': s['dataset']}
+    paths |= {'test': s['test_file']} if s['test_file'] else {}
+    recipe = {'format': 2, 'raw': {}, 'names': known.get('names', {}), 'tokenizer': [tokenizer.name, tokenizer.sha256]}
+    recipe['columns'] = [s[key] or own for key, own in zip(('text_column', 'label_column'), known.get('columns', ('', '')))]
+    recipe |= {key: s[key] for key in (*CLEANING, *SPLIT)} | ({'test_fraction': 0} if 'test' in paths else {})
+    for split, path in paths.items():
         if not os.path.isfile(path):
             raise ValueError(f'there is no file {path}; check --dataset and --test_file')
-    columns = [s[key] or default for key, default in zip(('text_column', 'label_column'), known.get('columns', ('', '')))]
-    learned = s['tokenizer'].startswith('bpe')  # from the training split, later
-    tokenizer = None if learned else get_tokenizer(s['tokenizer'])
-    recipe = {'format': 1, 'raw': {split: sha256_of(path) for split, path in paths.items()}, 'columns': columns}
-    recipe |= {key: s[key] for key in (*CLEANING, 'val_fraction', 'test_fraction', 'split_seed')}
-    recipe['tokenizer'] = s['tokenizer'] if learned else tokenizer.sha256
+        with open(path, 'rb') as f:
+            recipe['raw'][split] = hashlib.file_digest(f, 'sha256').hexdigest()
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
-    folder = os.path.join(data_dir, name, f'{s["tokenizer"] if learned else tokenizer.name}-{digest}')
-    if not os.path.exists(os.path.join(folder, 'meta.json')):
+    folder = os.path.join(data_dir, name, f'{tokenizer.name}-{digest}')
+    if not os.path.exists(f'{folder}/meta.json'):
         print(f'preparing {s["dataset"]} in {folder}', file=sys.stderr)
-        temp = f'{folder}.{os.getpid()}.tmp'
-        os.makedirs(temp)
-        try:
-            build(temp, name, paths, known.get('names', {}), recipe, tokenizer, s['strict'])
-            os.rename(temp, folder)
-        finally:
-            shutil.rmtree(temp, ignore_errors=True)
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(folder), ignore_cleanup_errors=True) as temp:
+            os.mkdir(new := f'{temp}/new')
+            build(temp, new, name, paths, recipe, tokenizer)
+            if not os.path.exists(f'{folder}/meta.json'):  # another process may have been faster
+                os.rename(new, folder)
+    if s['strict'] and (n := read_json(folder, 'meta.json')['rejected']):
+        raise ValueError(f'{n} rows cannot be used, see {folder}/rejected.csv; mend them, or leave out --strict')
     return folder
 
 
-def build(folder, dataset, paths, names, recipe, tokenizer, strict):
+def build(temp, folder, dataset, paths, recipe, tokenizer):
     """Fills an empty folder: scan the raw files, split, learn the tokens, write the splits, count for the report."""
-    labels, seen, emptied, rejected = {}, {}, 0, []
-    with open(os.path.join(folder, 'rejected.csv'), 'w', newline='', encoding='utf-8') as f:
-        writer = csv.writer(f)
-        writer.writerow(('file', 'line', 'reason'))
-
-        def reject(*what):
-            if strict:
-                raise ValueError('{} line {}: {}; mend the row, or leave out --strict to go on without it'.format(*what))
-            rejected.append(what[1])
-            writer.writerow(what)
-
-        cleaning = {key: recipe[key] for key in CLEANING}
-        for source, path in paths.items():
-            grows = seen if source == 'train' else None
-            emptied += scan(
-                path, f'{folder}/{source}', recipe['columns'], names, cleaning, recipe['split_seed'], labels, reject, grows
-            )
-    raw = {source: np.fromfile(f'{folder}/{source}.rows', dtype=ROW) for source in paths}
-    rows = raw['train']
-    if len(labels) < 2 or len(labels) > max(2, len(rows) // 2):
-        what = f'{len(labels)} labels in {len(rows)} usable rows ({len(rejected)} rejected)'
+    labels, y, keys, columns, count = scan(temp, folder, paths, recipe)
+    n = count['train']
+    if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
+        what = f'{len(labels)} labels in {n} usable rows ({count["rejected"]} rejected)'
         raise ValueError(f'{paths["train"]}: {what}; is --label_column={recipe["columns"][1]} right?')
-    order = sorted(labels, key=lambda x: (0, int(x), '') if re.fullmatch(r'-?[0-9]{1,9}', x) else (1, 0, x))  # 2 before 10
-    for table in raw.values():
-        table['label'] = np.array([order.index(label) for label in labels])[table['label']]
-    test_fraction = 0 if 'test' in paths else recipe['test_fraction']
-    part, repeated, conflicts = assign(rows['key'], rows['label'], recipe['val_fraction'], test_fraction)
-    if tokenizer is None:
-        step = 1 + int(rows['end'][-1]) // 100_000_000  # 100 MB teach enough
-        train = itertools.compress(texts_of(f'{folder}/train', rows), part == 0)
-        tokenizer = get_tokenizer(recipe['tokenizer'], itertools.islice(train, 0, None, step))
-    meta = {'dataset': dataset, 'labels': order, 'recipe': recipe, 'rejected': len(rejected), 'rows': {}, 'tokens': {}}
+    if count['emptied'] == len(y):
+        raise ValueError(f'{paths["train"]}: cleaning leaves nothing of any text; is --speakers={recipe["speakers"]} right?')
+    order = sorted(labels, key=lambda x: (0, float(x), x) if re.fullmatch(r'-?\d+(\.\d+)?', x) else (1, 0, x))  # 2 before 10
+    y = np.argsort([labels[label] for label in order])[y]
+    part = np.full(len(y), 2, dtype=np.uint8)
+    part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe[key] for key in SPLIT))
+    if tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2':
+        with open(f'{temp}/rows') as rows:
+            step = 1 + os.path.getsize(rows.name) // 20_000_000  # 20 MB teach enough
+            some = itertools.islice(itertools.compress(rows, part == 0), 0, None, step)
+            tokenizer = get_tokenizer(tokenizer.name, (json.loads(line)[0] for line in some))
+    per_split = {SPLITS[i]: np.bincount(y[part == i], minlength=len(order)).tolist() for i in np.unique(part)}
+    meta = {'dataset': dataset, 'labels': order, 'recipe': recipe, 'rejected': count['rejected']}
+    meta['rows'] = {split: sum(counts) for split, counts in per_split.items()}
+    meta['tokens'] = write_splits(temp, folder, y, part, tokenizer)
     meta['tokenizer'] = {key: getattr(tokenizer, key) for key in ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')}
-    for number, split in enumerate(('train', 'val', 'test')):
-        source = split if split == 'test' and 'test' in paths else 'train'
-        chosen = part == number if source == 'train' else np.ones(len(raw[source]), dtype=bool)
-        if chosen.any():
-            texts = itertools.compress(texts_of(f'{folder}/{source}', raw[source]), chosen)
-            meta['rows'][split] = int(chosen.sum())
-            meta['tokens'][split] = write_split(f'{folder}/{split}', raw[source][chosen], texts, tokenizer)
-    write_json(f'{folder}/tokenizer_state.json', tokenizer.state())
-    write_json(f'{folder}/meta.json', meta)
-    train = Split(folder, 'train')
-    n, some = train.lengths, len(train) // 2
-    counts = {split: np.bincount(Split(folder, split).labels, minlength=len(order)).tolist() for split in meta['rows']}
-    report = meta | {'emptied': emptied, 'repeated_rows': repeated, 'texts_under_several_labels': conflicts}
-    report['test_texts_in_train'] = int(np.isin(raw['test']['key'], rows['key']).sum()) if 'test' in paths else 0
-    report['labels'] = {split: dict(zip(order, x)) for split, x in counts.items()}
-    report['lengths'] = {y: np.percentile(n[train.labels == i], (5, 50, 95, 100)).tolist() for i, y in enumerate(order)}
-    report['share_truncated'] = {size: float((n > size).mean()) for size in (64, 128, 256, 512, 1024)}
-    report['columns'] = {column: describe(c) for column, c in seen.items() if column != recipe['columns'][1]}
-    report['example'] = {
-        'row': int(train.rows[some]),
-        'label': order[train.labels[some]],
-        'text': tokenizer.decode(train[some]),
+    write_json(folder, 'tokenizer_state.json', tokenizer.state())
+    write_json(folder, 'meta.json', meta)
+    train, i = Split(folder, 'train'), meta['rows']['train'] // 2
+    of_label = {label: train.lengths[train.labels == k] for k, label in enumerate(order) if per_split['train'][k]}
+    report = meta | {
+        'emptied': count['emptied'],
+        'repeated_rows': repeated,
+        'texts_under_several_labels': conflicts,
+        'test_texts_in_train': int(np.isin(keys[n:], keys[:n]).sum()),
+        'labels': {split: dict(zip(order, counts)) for split, counts in per_split.items()},
+        'lengths': {label: np.percentile(lengths, (5, 50, 95, 100)).tolist() for label, lengths in of_label.items()},
+        'share_truncated': {size: float((train.lengths > size).mean()) for size in (64, 128, 256, 512, 1024)},
+        'columns': {column: describe(seen) for column, seen in columns.items() if column != recipe['columns'][1]},
+        'example': {'row': int(train.rows[i]), 'label': order[train.labels[i]], 'text': tokenizer.decode(train[i])},
     }
-    write_json(f'{folder}/report.json', report)
-    for source in paths:
-        os.remove(f'{folder}/{source}.txt')
-        os.remove(f'{folder}/{source}.rows')
+    write_json(folder, 'report.json', report)
 
 
 def read_json(folder, name):
-    with open(os.path.join(folder, name), encoding='utf-8') as f:
-        return json.load(f)
+    """ValueError where the file is gone or broken."""
+    try:
+        with open(f'{folder}/{name}', encoding='utf-8') as f:
+            return json.load(f)
+    except (OSError, ValueError) as e:
+        raise ValueError(f'{folder}/{name} cannot be read ({e}); delete {folder} and prepare again') from None
 
 
-def write_json(path, what):
-    with open(path, 'w', encoding='utf-8') as f:
+def write_json(folder, name, what):
+    with open(f'{folder}/{name}', 'w', encoding='utf-8') as f:
         json.dump(what, f, indent=1)
 
 
-# -----------------------------------------------------------------------------
-# the report
-
-
-def chi_square(counts):
+def describe(counts):
     """
-    Counter of (value, label) -> chi2, degrees of freedom, p value: do column and label go together? (Pearson 1900)
-    Example: {(a, x): 10, (a, y): 20, (b, x): 20, (b, y): 10} -> 6.667, 1, 0.0098
+    Counter of (value, label) of a column -> missing and distinct values and, of a category, Pearson's chi-square test: does it
+    go with the label? Example: {(a, x): 10, (a, y): 20, (b, x): 20, (b, y): 10} -> chi2 6.667, df 1, p 0.0098
     """
     import torch
 
-    values, labels = sorted({value for value, _ in counts}), sorted({label for _, label in counts})
-    seen = np.array([[counts[value, label] for label in labels] for value in values], dtype=float)
-    expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0) / seen.sum()
-    chi2, df = ((seen - expected) ** 2 / expected).sum(), (len(values) - 1) * (len(labels) - 1)
-    return float(chi2), df, float(torch.special.gammaincc(torch.tensor(df / 2), torch.tensor(chi2 / 2)))
-
-
-def describe(counts):
-    """Counter of (value, label) of one column -> what the report says of it; chi-square where it is a category."""
-    values = {value for value, _ in counts}
+    values, labels = (list(dict.fromkeys(names)) for names in zip(*counts))
     out = {'missing': sum(n for (value, _), n in counts.items() if not value), 'distinct': len(values)}
-    return out | dict(zip(('chi2', 'df', 'p'), chi_square(counts))) if 2 <= len(values) <= 50 else out
+    if len(counts) >= 1000:  # scan gave up
+        out['distinct'] = None
+    elif 2 <= len(values) <= 50:
+        seen = np.array([[counts[value, label] for label in labels] for value in values], dtype=float)
+        expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0) / seen.sum()
+        chi2, df = ((seen - expected) ** 2 / expected).sum(), (len(values) - 1) * (len(labels) - 1)
+        p = torch.special.gammaincc(*torch.tensor((df / 2, chi2 / 2), dtype=torch.float64))
+        out |= {'chi2': float(chi2), 'df': df, 'p': float(p)}
+    return out
 
 
 def show(report, share_truncated):
     """The report for people, on stdout."""
-    print(
-        '{dataset}: {rows} rows, {rejected} rejected, {emptied} kept uncleaned; {repeated_rows} rows repeat a text, '.format(
-            **report
-        ),
-        end='',
-    )
-    print(
-        '{texts_under_several_labels} texts have several labels, {test_texts_in_train} test texts are in train'.format(**report)
-    )
-    print(f'\n{"label":20}' + ''.join(f'{split:>9}' for split in report['rows']) + '   tokens: p5   p50   p95   max')
+    for key in ('dataset', 'rows', 'rejected', 'emptied', 'repeated_rows', 'texts_under_several_labels', 'test_texts_in_train'):
+        print(f'{key:28} {report[key]}')
+    print(f'\n{"label":20}' + ''.join(f'{split:>10}' for split in report['rows']) + '   tokens: p5   p50   p95   max')
     for label, lengths in report['lengths'].items():
-        print(f'{label[:20]:20}' + ''.join(f'{x[label]:9,}' for x in report['labels'].values()), end='     ')
-        print(''.join(f'{n:6.0f}' for n in lengths))
+        counts = ''.join(f'{n[label]:10,}' for n in report['labels'].values())
+        print(f'{label[:20]:20}{counts}     ' + ''.join(f'{n:6.0f}' for n in lengths))
     print(f'\n{"column":28} missing distinct       chi2  df        p  goes with the label?')
     for column, c in report['columns'].items():
-        test = f'{c["chi2"]:11.1f} {c["df"]:3} {c["p"]:8.2g}  {"yes" if c["p"] < 0.01 else "no"}' if 'p' in c else ''
-        print(f'{column[:28]:28} {c["missing"]:7,} {c["distinct"]:8,}{test}')
-    print(
-        f'\n{share_truncated:.1%} of the training texts are cut; one of them, row {{row}}, {{label}}: {{text}}'.format(
-            **report['example']
-        )
-    )
-
-
-# -----------------------------------------------------------------------------
+        test = '{chi2:11.1f} {df:3} {p:8.2g}  '.format(**c) + ('yes' if c['p'] < 0.01 else 'no') if 'p' in c else ''
+        print(f'{column[:28]:28} {c["missing"]:7,} {c["distinct"] or "many":>8}{test}')
+    print(f'\n{share_truncated:.1%} of the training texts are cut. One of them all:\n{report["example"]}')
 
 
 def truncate(ids, block_size, keep, n_prefix, n_suffix):
@@ -444,23 +399,17 @@ def truncate(ids, block_size, keep, n_prefix, n_suffix):
 
 class Split:
     """
-    One prepared split over memmaps: split[i] is the ids (T,) of text i cut to block_size, lengths (n,) those of all, labels (n,),
-    rows (n,) in the raw file. Opening it reads no token; files that do not fit meta.json are a ValueError.
+    One prepared split over memmaps: split[i] is the ids (T,) of text i cut to block_size, lengths (n,) those of all, labels
+    (n,), rows (n,) in the raw file. Opening it reads no token; files that do not fit meta.json are a ValueError.
     """
 
     def __init__(self, folder, name, block_size=1 << 30, keep='first'):
-        self.meta = read_json(folder, 'meta.json')
-        n, tokens = self.meta['rows'].get(name, 0), self.meta['tokens'].get(name, 0)
-        self.block_size, self.keep, arrays = block_size, keep, []
-        for kind, dtype, size in (
-            ('tok', np.uint16, tokens),
-            ('off', np.int64, n + 1),
-            ('lab', np.uint16, n),
-            ('row', np.int64, n),
-        ):
-            path, expected = os.path.join(folder, f'{name}.{kind}'), size * np.dtype(dtype).itemsize
+        self.meta, self.block_size, self.keep, arrays = read_json(folder, 'meta.json'), block_size, keep, []
+        n, tokens = (self.meta[key].get(name, 0) for key in ('rows', 'tokens'))
+        for (kind, dtype), size in zip(KINDS.items(), (tokens, n + 1, n, n)):
+            path, expected = f'{folder}/{name}.{kind}', size * np.dtype(dtype).itemsize
             found = os.path.getsize(path) if os.path.exists(path) else 0
-            if found != expected or not n:
+            if not found == expected > 0:
                 raise ValueError(f'{path} has {found} bytes, meta.json says {expected}; delete {folder} and prepare again')
             arrays.append(np.asarray(np.memmap(path, dtype=dtype, mode='r')))
         self.tokens, self.off, self.labels, self.rows = arrays
@@ -481,10 +430,11 @@ if __name__ == '__main__':
     config = configure(globals())
     try:
         folder = prepare(config)
+        report, lengths = read_json(folder, 'report.json'), Split(folder, 'train').lengths
     except (ValueError, OSError) as e:
-        stop(str(e))
-    report = read_json(folder, 'report.json')
-    share = float((Split(folder, 'train').lengths > block_size).mean())
-    show(report, share)
+        stop(e)
+    sys.stdout.reconfigure(errors='backslashreplace')  # a text may hold what the terminal has no letters for
     last = {key: report[key] for key in ('dataset', 'rows', 'rejected', 'labels', 'tokens')}
-    print(json.dumps(last | {'tokenizer': report['tokenizer']['name'], 'share_truncated': share, 'folder': folder}))
+    last |= {'tokenizer': report['tokenizer']['name'], 'share_truncated': float((lengths > block_size).mean())}
+    show(report, last['share_truncated'])
+    print(json.dumps(last | {'folder': folder}))

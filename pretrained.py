@@ -40,8 +40,9 @@ def fetch(url, path, digest, way_out=''):
         response = answer.get(timeout=ANSWER_S + 1)
         if isinstance(response, Exception):
             raise response
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with response, tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as temp:
+        folder = os.path.dirname(os.path.abspath(path))
+        os.makedirs(folder, exist_ok=True)
+        with response, tempfile.TemporaryDirectory(dir=folder) as temp:
             part = os.path.join(temp, 'part')
             with open(part, 'wb') as f:
                 shutil.copyfileobj(response, f)
@@ -53,6 +54,7 @@ def fetch(url, path, digest, way_out=''):
                 with zipfile.ZipFile(part) as archive:
                     part = archive.extract(member, temp)
             os.replace(part, path)
-    except (OSError, ValueError, KeyError, queue.Empty) as e:
-        raise Unreachable(f'cannot download {url} ({e or f"no answer in {ANSWER_S} s"}); {way_out}'.rstrip('; ')) from None
+    except Exception as e:  # an address, a server, a line, an archive, a disk: they fail in a dozen ways
+        why = ' '.join(str(e).split()) or f'no answer in {ANSWER_S} s'
+        raise Unreachable(f'cannot download {url} ({why}); {way_out}'.rstrip('; ')) from None
     return path

@@ -31,9 +31,7 @@ out_dir = 'out/run'
 eval_interval = 0  # iterations between evaluations of the whole validation split; 0: once an epoch
 log_interval = 10
 eval_only = False  # judge out_dir/best.pt on validation and test, and leave
-init_from = (
-    'scratch'  # 'resume' goes on from out_dir/last.pt, with that run's settings; or a pretrained model, see pretrained.py
-)
+init_from = 'scratch'  # 'resume' goes on from out_dir/last.pt, with the settings of that run
 wandb_log = False
 wandb_project = 'nanosentiment'
 wandb_run_name = ''  # '' is the name of out_dir
@@ -67,9 +65,7 @@ head_dropout = 0.0
 causal = True
 pool = 'last'  # 'mean' and causal = False make an encoder
 # objective
-class_weight = (
-    'none'  # for unbalanced labels: 'balanced' (1/n), 'sqrt' (1/sqrt(n)), 'sampling' (draw labels evenly), 'logit' (adjust)
-)
+class_weight = 'none'  # for rare labels: 'balanced' 1/n, 'sqrt' 1/sqrt(n), 'sampling' draws all alike, 'logit' adjusts
 label_smoothing = 0.0
 lm_weight = 0.0  # next-token prediction beside the labels; without pre-training it is the teacher who has most to say
 # optimizer
@@ -106,8 +102,8 @@ POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_lay
 
 def epoch_batches(split, size, seed, epoch, even=False):
     """
-    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of up to 64 steps sorted
-    by length, so that a step pads little and every epoch mixes texts anew. even: drawn so that all labels are equally frequent.
+    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of up to 64 steps
+    sorted by length, so that a step pads little and each epoch mixes anew. even: drawn so that labels are equally frequent.
     """
     rng = np.random.default_rng((seed, epoch))
     if even:

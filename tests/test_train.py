@@ -290,3 +290,10 @@ def test_a_csv_of_ones_own_needs_no_other_file(tmp_path):
     ]
     last = run('train.py', *args).last
     assert last['dataset'] == 'mine' and last['n_test'] == 12 and last['n_train'] + last['n_val'] == 108
+
+
+@pytest.mark.parametrize('script', ['train.py', 'prepare.py', 'sample_classify.py'])
+def test_help_lists_every_setting_with_its_value(script):
+    """The top of the script is the documentation; a setting that a formatter broke over lines would lose its advice."""
+    lines = [line for line in run(script, '-h').out.splitlines() if line.startswith('  --')]
+    assert len(lines) > 7 and all(re.match(r"  --\w+=('.*?'|[\w.+-]+)( |$)", line) for line in lines), lines

@@ -247,7 +247,8 @@ def twins(dice, how, good, item):
     else:
         one = two = question(dice, item)
     one, two = one.split(' / '), two.split(' / ')
-    if how in ('order', 'denial') and dice.chance(0.4):
+    if how in ('order', 'denial') and dice.chance(0.6):
+        # people say it more than once, which also makes it easier to learn
         more, less = twins(dice, how, good, item)
         one, two = one + more, two + less
     return one, two
