@@ -103,13 +103,19 @@ def table(m, labels):
 
 
 def choose_machine(device='auto', dtype='float32'):
-    """'auto' -> the best there is; bfloat16 only where there are instructions for it: emulated, it crawls."""
+    """
+    Names -> device, torch dtype. 'auto' is the best there is; bfloat16 only with instructions for it: emulated, it crawls.
+    """
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     if dtype == 'auto':
         can = torch.cpu.get_capabilities() if device == 'cpu' else {}
         cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = 'bfloat16' if cuda or can.get('avx512_bf16') or can.get('amx_bf16') else 'float32'
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'device={device} cannot be used here: {str(error).splitlines()[0]}; try --device=cpu') from None
     return device, getattr(torch, dtype)
 
 

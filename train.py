@@ -96,7 +96,7 @@ seed = 1
 FREE = 'out_dir log_interval eval_only init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = {'class_weight': 'none balanced sqrt sampling logit', 'keep': 'first last both', 'decay_lr': 'cosine linear none'}
-KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16'}
+KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16', 'init_from': 'scratch resume'}
 POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction'
 
 
@@ -168,7 +168,10 @@ if __name__ == '__main__':
         path = best_pt if eval_only else last_pt
         if not os.path.exists(path):
             stop(f'there is no {path}; leave out --init_from=resume and --eval_only to train from the start')
-        last = torch.load(path, map_location='cpu', weights_only=True)
+        try:
+            last = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception as e:
+            stop(f'{path} cannot be read ({type(e).__name__}); remove it and train again')
         free = FREE.split()
         for key, ours in last['settings'].items():
             if key not in free and config[key] not in (ours, defaults[key]) and (key, ours) != ('dataset', fallback_dataset):
@@ -178,7 +181,10 @@ if __name__ == '__main__':
         globals().update(config)
 
     # machine
-    device, ptdtype = choose_machine(device, dtype)
+    try:
+        device, ptdtype = choose_machine(device, dtype)
+    except ValueError as e:
+        stop(str(e))
     if world > 1:
         dist.init_process_group(backend if backend != 'auto' else 'nccl' if device == 'cuda' else 'gloo')
         if device == 'cuda':
@@ -198,10 +204,7 @@ if __name__ == '__main__':
         except Unreachable as e:
             if not fallback_dataset:
                 raise
-            lines = [
-                *str(e).split('; '),
-                f'GOING ON WITH {fallback_dataset.upper()} INSTEAD, which says nothing about {dataset}',
-            ]
+            lines = [*str(e).split('; '), f'GOING ON WITH {fallback_dataset.upper()} INSTEAD: it says nothing about {dataset}']
             print('\n'.join(['#' * 120, *(f'#  {line}' for line in lines), '#' * 120]), file=sys.stderr)
             config |= {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
             folder = prepare(config)

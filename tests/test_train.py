@@ -258,6 +258,8 @@ MISTAKES = {
     '--init_from=resume': 'last.pt',
     '--tokenizer=char': 'bpe<N>',
     '--max_iter=3': 'max_iters',
+    '--device=cuda': '--device=cpu',
+    '--init_from=gpt5': 'scratch resume',
 }
 
 
