@@ -77,13 +77,12 @@ DATASETS = {
 # -----------------------------------------------------------------------------
 # cleaning: pure str -> str
 
-TAG = re.compile(r'<[a-zA-Z/!][^<>]*>')
 SPEAKER = re.compile(r"^[^\S\n]*([^\W\d_][\w&'./ -]{0,39})(?:\([^()\n]{1,40}\))?[^\S\n]*:(?!//|(?<=\d:)\d)", re.MULTILINE)
 
 
 def without_html(text):
     """'a &amp; <b>b</b>' -> 'a &  b '; entities first, because scraped text escapes its tags."""
-    return TAG.sub(' ', html.unescape(text))
+    return re.sub(r'<[a-zA-Z/!][^<>]*>', ' ', html.unescape(text))
 
 
 def without_brackets(text):
@@ -92,11 +91,7 @@ def without_brackets(text):
 
 
 def only_speakers(text, names):
-    """
-    The turns of the named speakers. A turn lasts until the next "Name:" of anybody, so a Supervisor is never taken for the
-    customer; a text in which nobody is named is no dialogue and stays as it is.
-    Example: 'Agent: Hi.\\n\\nCustomer: It broke.\\nTwice.\\n\\nSupervisor: Oh.', 'customer' -> ' It broke.\\nTwice.\\n\\n'
-    """
+    """The turns of the named, each up to anybody's next "Name:"; the whole text where nobody is named: it is no dialogue."""
     before, *rest = SPEAKER.split(text)  # before, name, turn, name, turn, ...
     names = {name.strip().lower() for name in names.split(',')}
     return ''.join(turn for name, turn in zip(rest[::2], rest[1::2]) if name.strip().lower() in names) if rest else before
@@ -117,31 +112,23 @@ def clean(text, **cleaning):
     return scrub(text, **cleaning) or text.strip()
 
 
-# -----------------------------------------------------------------------------
-# raw files
-
-
 def find_raw(dataset, data_dir):
     """A known dataset -> {split: path}: in data_dir, beside this file, in $NANOSENTIMENT_RAW, or downloaded into data_dir."""
-    roots = filter(None, (data_dir, os.path.join(HERE, 'data'), os.getenv('NANOSENTIMENT_RAW')))
-    folders, paths = [os.path.join(root, dataset) for root in roots], {}
-    for split in ('train', 'test'):
-        name, digest = DATASETS[dataset][split]
-        places = [os.path.join(folder, name) for folder in folders]
-        paths[split] = next(filter(os.path.exists, places), places[0])
-        if not os.path.exists(paths[split]):
-            from pretrained import fetch
+    from pretrained import fetch
 
-            way_out = f'put {name} into {folders[0]}, or let NANOSENTIMENT_RAW name a folder that holds {dataset}/{name}'
-            fetch(DATASETS[dataset]['url'].format(name), places[0], digest, way_out)
+    known, paths = DATASETS[dataset], {}
+    roots = [root for root in (data_dir, os.path.join(HERE, 'data'), os.getenv('NANOSENTIMENT_RAW')) if root]
+    for split in ('train', 'test'):
+        name, digest = known[split]
+        places = [os.path.join(root, dataset, name) for root in roots]
+        way_out = f'save it as {places[0]}, or let NANOSENTIMENT_RAW name a folder that holds {dataset}/{name}'
+        here = next(filter(os.path.exists, places), None)
+        paths[split] = here or fetch(known['url'].format(name), places[0], digest, way_out)
     return paths
 
 
 def read_rows(path):
-    """
-    A .csv, .tsv (never quoted, as in GLUE) or .jsonl -> yields (line number, {column: str}, reason): the reason says why this
-    row cannot be used, '' that it can. One broken row costs itself only.
-    """
+    """A .csv, .tsv (unquoted, as GLUE's) or .jsonl -> yields (line number, {column: str}, why it cannot be used or '')."""
     kind, columns, delimiter, number, n_line = os.path.splitext(path)[1].lower(), [], '', 0, 1
     csv.field_size_limit(1 << 22)  # characters; a longer one is an open quote
     with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f:
@@ -150,45 +137,38 @@ def read_rows(path):
             delimiter = delimiter or ('\t' if kind == '.tsv' else max(',;', key=line.count))
             if not line.strip('\r\n'):
                 continue  # an empty line is no row
-            elif kind == '.jsonl':
-                try:
+            try:
+                if kind == '.jsonl':
                     row = json.loads(line)
                     columns = columns or list(row.keys())
                     fields = ['' if row.get(column) is None else str(row[column]) for column in columns]
-                except (ValueError, AttributeError, RecursionError):
-                    reason = 'not a JSON object'
-            elif delimiter == '\t' or '"' not in line:  # most lines, and much faster
-                fields = line.rstrip('\r\n').split(delimiter)
-            else:
-                after, lines = f.tell(), itertools.chain([line], iter(f.readline, ''))
-                try:
+                elif delimiter == '\t' or '"' not in line:  # most lines, and much faster
+                    fields = line.rstrip('\r\n').split(delimiter)
+                else:
+                    after, lines = f.tell(), itertools.chain([line], iter(f.readline, ''))
                     reader = csv.reader(lines, delimiter=delimiter, strict=True)
                     fields, n_line = next(reader), reader.line_num
-                except csv.Error as e:
-                    reason = f'broken quoting: {e}'
-                    f.seek(after)  # an open quote may have swallowed good rows
-            if not columns and kind != '.jsonl':
-                columns = [field.strip() for field in fields]
-                continue
-            if not reason and len(fields) != len(columns):
+            except csv.Error as e:
+                reason = f'broken quoting: {e}'
+                f.seek(after)  # an open quote may have swallowed good rows
+            except (ValueError, AttributeError, RecursionError):
+                reason = 'not a JSON object'
+            if not reason and columns and len(fields) != len(columns):
                 reason = f'{len(fields)} fields, the header has {len(columns)}'
-            elif found := re.search('[\0\ud800-\udfff]', ''.join((*columns, *fields))):  # not UTF-8: read as a surrogate
-                reason = 'NUL byte' if found[0] == '\0' else 'not UTF-8'
-            yield number, dict(zip(columns, fields)), reason
-
-
-# -----------------------------------------------------------------------------
-# the steps of preparation
+            elif flaw := re.search('[\0\ud800-\udfff]', ''.join((*columns, *fields))):  # not UTF-8 is read as a surrogate
+                reason = 'NUL byte' if flaw[0] == '\0' else 'not UTF-8'
+            if columns or kind == '.jsonl':
+                yield number, dict(zip(columns, fields)), reason
+            columns = columns or [field.strip() for field in fields]  # the header
 
 
 def scan(temp, folder, paths, recipe):
     """
-    Raw files -> temp/rows, a line of JSON for each usable row (clean text, record in its file), and folder/rejected.csv.
-    Returns labels {name: id}; of each row its label and 64 bits that equal texts share; {column: Counter of (value, label)}
-    of the training file; and how many rows are train, test, emptied by cleaning, rejected.
+    Raw files -> temp/texts (clean, a line of JSON each) and folder/rejected.csv. Returns of each text label, record, 64 bits
+    that equal texts share; {label: number}; of the training file {column: Counter of (value, label)}; how many rows were what.
     """
-    labels, y, keys, columns, count = {}, array('i'), array('q'), defaultdict(Counter), Counter()
-    with open(f'{temp}/rows', 'w') as rows, open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as f:
+    y, records, keys, labels, columns, count = array('i'), array('q'), array('q'), {}, defaultdict(Counter), Counter()
+    with open(f'{temp}/texts', 'w') as texts, open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as f:
         rejected = csv.writer(f)
         rejected.writerow(('file', 'line', 'reason'))
         for split, path in paths.items():
@@ -207,60 +187,50 @@ def scan(temp, folder, paths, recipe):
                     continue
                 text = scrub(raw, **{key: recipe[key] for key in CLEANING})
                 count.update((split,) if text else (split, 'emptied'))
-                rows.write(json.dumps((text or raw, record)) + '\n')
+                texts.write(json.dumps(text or raw) + '\n')
                 y.append(labels.setdefault(label, len(labels)))
+                records.append(record)
                 keys.frombytes(hashlib.blake2b((text or raw).encode(), digest_size=8).digest())
                 for column, value in row.items() if split == 'train' else ():
                     if not value or len(columns[column]) < 1000:  # so many are no categories
                         columns[column][value and hash(value), label] += 1
-    return labels, np.array(y), np.array(keys), columns, count
+    return np.asarray(y), np.asarray(records), np.asarray(keys), labels, columns, count
 
 
 def assign(keys, labels, val_fraction, test_fraction, seed):
     """
-    keys (n,) and labels (n,) -> part (n,): 0 train, 1 val, 2 test; how many rows repeat an earlier text; how many texts stand
-    under several labels. The seed draws from each label's texts; equal texts stay together, under the label of the first. A
-    label of two texts has one in train and one in val.
+    keys (n,) and labels (n,) -> part (n,): 0 train, 1 val, 2 test; how many rows repeat a text; how many texts have several
+    labels. Equal texts stay together, under the label of the first; a label of two texts has one in train and one in val.
     """
-    order = np.argsort(keys, kind='stable')  # equal texts side by side
-    starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
-    first, copies = order[starts], np.diff(starts, append=len(keys))  # (n_text,)
-    size = np.bincount(labels[first])  # (n_label,) texts
+    order = np.argsort(keys, kind='stable').astype(np.uint32)  # equal texts side by side; half the bytes, for there are many
+    new = np.diff(keys[order], prepend=~keys[order[0]]) != 0
+    first, text = order[new], np.empty_like(order)
+    text[order] = np.cumsum(new, dtype=np.uint32) - 1
+    label_of, size = labels[first], np.bincount(labels[first])  # (n_text,), (n_label,)
     n_val = np.clip(np.rint(size * val_fraction), val_fraction > 0, np.maximum(size - 1, 0))
     n_test = np.clip(np.rint(size * test_fraction), test_fraction > 0, np.maximum(size - 1 - n_val, 0))
-    sizes = np.stack((n_val, n_test, size - n_val - n_test), axis=1).astype(int)
-    draw = np.random.default_rng(seed).random(len(keys))[first]  # by the row: other cleaning, same validation rows
-    of_text, part = np.empty(len(first), dtype=np.uint8), np.empty(len(keys), dtype=np.uint8)
-    of_text[np.lexsort((draw, labels[first]))] = np.repeat(np.tile((1, 2, 0), len(size)), sizes.ravel())  # label by label
-    part[order] = np.repeat(of_text, copies)
-    conflicts = np.repeat(starts, copies)[labels[order] != np.repeat(labels[first], copies)]
-    return part, len(keys) - len(first), len(np.unique(conflicts))
+    draw = label_of + np.random.default_rng(seed).random(len(keys))[first]  # by the row: other cleaning, same validation rows
+    sizes, part = np.stack((n_val, n_test, size - n_val - n_test), axis=1).astype(int), np.empty(len(first), dtype=np.uint8)
+    part[np.argsort(draw, kind='stable')] = np.repeat(np.tile(np.uint8([1, 2, 0]), len(size)), sizes.ravel())
+    return part[text], len(keys) - len(first), len(np.unique(text[labels != label_of[text]]))
 
 
-def write_splits(temp, folder, labels, part, tokenizer):
-    """temp/rows, their labels (n,) and parts (n,) -> the files of the splits; returns {split: number of tokens}."""
-    tokens, start = {}, 0
-    with open(f'{temp}/rows') as rows:
-        while batch := list(itertools.islice(map(json.loads, rows), 1024)):
-            ids, here = tokenizer.encode_batch([text for text, _ in batch]), part[start : start + len(batch)]
+def encode(temp, folder, part, tokenizer):
+    """temp/texts and the part (n,) of each -> the .tok of every split; returns lengths (n,) in tokens."""
+    lengths = array('q')
+    with open(f'{temp}/texts') as texts:
+        while batch := list(itertools.islice(map(json.loads, texts), 1024)):
+            ids, here = tokenizer.encode_batch(batch), part[len(lengths) : len(lengths) + len(batch)]
             for number in np.unique(here):
-                split, mine = SPLITS[number], np.flatnonzero(here == number).tolist()
-                off = np.cumsum([tokens.get(split, 0), *(len(ids[i]) for i in mine)])
-                tok = list(itertools.chain.from_iterable(ids[i] for i in mine))
-                arrays = tok, off[split in tokens :], labels[start:][mine], [batch[i][1] for i in mine]
-                for (kind, dtype), what in zip(KINDS.items(), arrays):
-                    with open(f'{folder}/{split}.{kind}', 'ab') as f:
-                        f.write(np.array(what, dtype=dtype).tobytes())
-                tokens[split] = int(off[-1])
-            start += len(batch)
-    return tokens
+                mine = itertools.chain.from_iterable(itertools.compress(ids, here == number))
+                with open(f'{folder}/{SPLITS[number]}.tok', 'ab') as f:
+                    f.write(np.fromiter(mine, dtype=np.uint16).tobytes())
+            lengths.extend(map(len, ids))
+    return np.asarray(lengths)
 
 
 def prepare(settings):
-    """
-    The settings named in RECIPE -> the folder of the prepared data, which is made where it is missing. ValueError: what the
-    user can mend. pretrained.Unreachable: the raw files of a known dataset are neither here nor to be had.
-    """
+    """The settings named in RECIPE -> the prepared folder, made where missing. Raises ValueError, or pretrained.Unreachable."""
     s = {key: settings[key] for key in RECIPE}
     data_dir, known = s['data_dir'] or os.path.join(HERE, 'data'), DATASETS.get(s['dataset'], {})
     name, kind = os.path.splitext(os.path.basename(s['dataset']))
@@ -291,50 +261,49 @@ def prepare(settings):
             build(temp, new, name, paths, recipe, tokenizer)
             if not os.path.exists(f'{folder}/meta.json'):  # another process may have been faster
                 os.rename(new, folder)
-    if s['strict'] and (n := read_json(folder, 'meta.json')['rejected']):
+    if s['strict'] and (n := read_json(folder, 'report.json')['rejected']):
         raise ValueError(f'{n} rows cannot be used, see {folder}/rejected.csv; mend them, or leave out --strict')
     return folder
 
 
 def build(temp, folder, dataset, paths, recipe, tokenizer):
-    """Fills an empty folder: scan the raw files, split, learn the tokens, write the splits, count for the report."""
-    labels, y, keys, columns, count = scan(temp, folder, paths, recipe)
+    """Fills an empty folder: scan the raw files, split, learn the tokens, encode, count for the report."""
+    y, records, keys, labels, columns, count = scan(temp, folder, paths, recipe)
     n = count['train']
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
-        what = f'{len(labels)} labels in {n} usable rows ({count["rejected"]} rejected)'
+        what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected'
         raise ValueError(f'{paths["train"]}: {what}; is --label_column={recipe["columns"][1]} right?')
     if count['emptied'] == len(y):
         raise ValueError(f'{paths["train"]}: cleaning leaves nothing of any text; is --speakers={recipe["speakers"]} right?')
     order = sorted(labels, key=lambda x: (0, float(x), x) if re.fullmatch(r'-?\d+(\.\d+)?', x) else (1, 0, x))  # 2 before 10
-    y = np.argsort([labels[label] for label in order])[y]
+    y = np.argsort([labels[label] for label in order]).astype(np.uint16)[y]
     part = np.full(len(y), 2, dtype=np.uint8)
     part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe[key] for key in SPLIT))
     if tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2':
-        with open(f'{temp}/rows') as rows:
-            step = 1 + os.path.getsize(rows.name) // 20_000_000  # 20 MB teach enough
-            some = itertools.islice(itertools.compress(rows, part == 0), 0, None, step)
-            tokenizer = get_tokenizer(tokenizer.name, (json.loads(line)[0] for line in some))
-    per_split = {SPLITS[i]: np.bincount(y[part == i], minlength=len(order)).tolist() for i in np.unique(part)}
-    meta = {'dataset': dataset, 'labels': order, 'recipe': recipe, 'rejected': count['rejected']}
-    meta['rows'] = {split: sum(counts) for split, counts in per_split.items()}
-    meta['tokens'] = write_splits(temp, folder, y, part, tokenizer)
-    meta['tokenizer'] = {key: getattr(tokenizer, key) for key in ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')}
-    write_json(folder, 'tokenizer_state.json', tokenizer.state())
-    write_json(folder, 'meta.json', meta)
-    train, i = Split(folder, 'train'), meta['rows']['train'] // 2
-    of_label = {label: train.lengths[train.labels == k] for k, label in enumerate(order) if per_split['train'][k]}
-    report = meta | {
-        'emptied': count['emptied'],
-        'repeated_rows': repeated,
-        'texts_under_several_labels': conflicts,
-        'test_texts_in_train': int(np.isin(keys[n:], keys[:n]).sum()),
-        'labels': {split: dict(zip(order, counts)) for split, counts in per_split.items()},
-        'lengths': {label: np.percentile(lengths, (5, 50, 95, 100)).tolist() for label, lengths in of_label.items()},
-        'share_truncated': {size: float((train.lengths > size).mean()) for size in (64, 128, 256, 512, 1024)},
-        'columns': {column: describe(seen) for column, seen in columns.items() if column != recipe['columns'][1]},
-        'example': {'row': int(train.rows[i]), 'label': order[train.labels[i]], 'text': tokenizer.decode(train[i])},
-    }
-    write_json(folder, 'report.json', report)
+        with open(f'{temp}/texts') as texts:
+            step = 1 + os.path.getsize(texts.name) // 10_000_000  # 10 MB teach enough
+            some = itertools.islice(itertools.compress(texts, part == 0), 0, None, step)
+            tokenizer = get_tokenizer(tokenizer.name, map(json.loads, some))
+    lengths = encode(temp, folder, part, tokenizer)
+    about = {key: getattr(tokenizer, key) for key in ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')}
+    meta = {'dataset': dataset, 'labels': order, 'tokenizer': about, 'recipe': recipe, 'rows': {}, 'tokens': {}}
+    report = {'rejected': count['rejected'], 'emptied': count['emptied'], 'repeated_rows': repeated, 'labels': {}}
+    report |= {'texts_under_several_labels': conflicts, 'test_texts_in_train': int(np.isin(keys[n:], keys[:n]).sum())}
+    for number in np.unique(part):
+        split, mine = SPLITS[number], part == number
+        for kind, what in zip(('off', 'lab', 'row'), (np.append(0, lengths[mine].cumsum()), y[mine], records[mine])):
+            what.astype(KINDS[kind]).tofile(f'{folder}/{split}.{kind}')
+        meta['rows'][split], meta['tokens'][split] = int(mine.sum()), int(lengths[mine].sum())
+        report['labels'][split] = dict(zip(order, np.bincount(y[mine], minlength=len(order)).tolist()))
+    y, lengths, row = y[part == 0], lengths[part == 0], int(records[part == 0][0])
+    report['lengths'] = {x: np.percentile(lengths[y == i], (5, 50, 95, 100)).tolist() for i, x in enumerate(order) if i in y}
+    report['share_truncated'] = {size: float((lengths > size).mean()) for size in (64, 128, 256, 512, 1024)}
+    report['columns'] = {column: describe(seen) for column, seen in columns.items() if column != recipe['columns'][1]}
+    example = tokenizer.decode(np.fromfile(f'{folder}/train.tok', dtype=np.uint16, count=lengths[0]))
+    report['example'] = {'row': row, 'label': order[y[0]], 'text': example}
+    for name, what in (('tokenizer_state', tokenizer.state()), ('report', meta | report), ('meta', meta)):
+        with open(f'{folder}/{name}.json', 'w', encoding='utf-8') as f:
+            json.dump(what, f, indent=1)
 
 
 def read_json(folder, name):
@@ -346,23 +315,17 @@ def read_json(folder, name):
         raise ValueError(f'{folder}/{name} cannot be read ({e}); delete {folder} and prepare again') from None
 
 
-def write_json(folder, name, what):
-    with open(f'{folder}/{name}', 'w', encoding='utf-8') as f:
-        json.dump(what, f, indent=1)
-
-
 def describe(counts):
     """
     Counter of (value, label) of a column -> missing and distinct values and, of a category, Pearson's chi-square test: does it
     go with the label? Example: {(a, x): 10, (a, y): 20, (b, x): 20, (b, y): 10} -> chi2 6.667, df 1, p 0.0098
     """
-    import torch
-
     values, labels = (list(dict.fromkeys(names)) for names in zip(*counts))
-    out = {'missing': sum(n for (value, _), n in counts.items() if not value), 'distinct': len(values)}
-    if len(counts) >= 1000:  # scan gave up
-        out['distinct'] = None
-    elif 2 <= len(values) <= 50:
+    out = {'missing': sum(n for (value, _), n in counts.items() if not value)}
+    out['distinct'] = len(values) if len(counts) < 1000 else None  # scan gave up
+    if 2 <= (out['distinct'] or 0) <= 50:
+        import torch  # slow to come, so not for every start
+
         seen = np.array([[counts[value, label] for label in labels] for value in values], dtype=float)
         expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0) / seen.sum()
         chi2, df = ((seen - expected) ** 2 / expected).sum(), (len(values) - 1) * (len(labels) - 1)
@@ -371,26 +334,23 @@ def describe(counts):
     return out
 
 
-def show(report, share_truncated):
+def show(report):
     """The report for people, on stdout."""
     for key in ('dataset', 'rows', 'rejected', 'emptied', 'repeated_rows', 'texts_under_several_labels', 'test_texts_in_train'):
         print(f'{key:28} {report[key]}')
     print(f'\n{"label":20}' + ''.join(f'{split:>10}' for split in report['rows']) + '   tokens: p5   p50   p95   max')
     for label, lengths in report['lengths'].items():
-        counts = ''.join(f'{n[label]:10,}' for n in report['labels'].values())
-        print(f'{label[:20]:20}{counts}     ' + ''.join(f'{n:6.0f}' for n in lengths))
+        cells = [f'{n[label]:10,}' for n in report['labels'].values()] + [' ' * 5] + [f'{n:6.0f}' for n in lengths]
+        print(f'{label[:20]:20}' + ''.join(cells))
     print(f'\n{"column":28} missing distinct       chi2  df        p  goes with the label?')
     for column, c in report['columns'].items():
         test = '{chi2:11.1f} {df:3} {p:8.2g}  '.format(**c) + ('yes' if c['p'] < 0.01 else 'no') if 'p' in c else ''
         print(f'{column[:28]:28} {c["missing"]:7,} {c["distinct"] or "many":>8}{test}')
-    print(f'\n{share_truncated:.1%} of the training texts are cut. One of them all:\n{report["example"]}')
+    print(f'\n{report["share_truncated"]:.1%} of the training texts are cut. One of them all:\n{report["example"]}')
 
 
 def truncate(ids, block_size, keep, n_prefix, n_suffix):
-    """
-    At most block_size of the ids, special tokens at both ends kept; keep = 'first', 'last' or 'both' ends of the text.
-    Example: truncate([CLS, a, b, c, SEP], 4, 'first', 1, 1) -> [CLS, a, b, SEP]
-    """
+    """At most block_size of the ids: all special tokens, and of the text the 'first', the 'last' or 'both' ends."""
     if len(ids) <= block_size:
         return ids
     left = {'first': block_size - n_suffix, 'last': n_prefix, 'both': block_size // 2}[keep]
@@ -430,11 +390,11 @@ if __name__ == '__main__':
     config = configure(globals())
     try:
         folder = prepare(config)
-        report, lengths = read_json(folder, 'report.json'), Split(folder, 'train').lengths
+        report, train = read_json(folder, 'report.json'), Split(folder, 'train')
     except (ValueError, OSError) as e:
         stop(e)
     sys.stdout.reconfigure(errors='backslashreplace')  # a text may hold what the terminal has no letters for
-    last = {key: report[key] for key in ('dataset', 'rows', 'rejected', 'labels', 'tokens')}
-    last |= {'tokenizer': report['tokenizer']['name'], 'share_truncated': float((lengths > block_size).mean())}
-    show(report, last['share_truncated'])
-    print(json.dumps(last | {'folder': folder}))
+    report |= {'tokenizer': report['tokenizer']['name'], 'share_truncated': float((train.lengths > block_size).mean())}
+    show(report)
+    last = ('dataset', 'tokenizer', 'rows', 'rejected', 'labels', 'tokens', 'share_truncated')
+    print(json.dumps({key: report[key] for key in last} | {'folder': folder}))

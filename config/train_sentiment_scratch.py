@@ -1,5 +1,6 @@
 # a small GPT, trained from scratch on 970 customer-service conversations of which 17 are positive
 # $ python train.py config/train_sentiment_scratch.py
+# about 3 minutes on two CPU cores; expect a test accuracy around 70 % (30 texts: give or take 16 points)
 
 out_dir = 'out/sentiment_scratch'
 dataset = 'customer_service'
@@ -14,11 +15,12 @@ n_head = 4
 n_embd = 192
 block_size = 256  # a customer's turns are 144 tokens on average
 dropout = 0.2
+pool = 'mean'  # from scratch the last token alone learns too late to look back: macro-F1 over folds .70, the mean .85
 
-class_weight = 'sqrt'
+class_weight = 'balanced'
 lm_weight = 0.5  # 970 labels teach little, 140,000 next tokens teach more
 batch_size = 16
 learning_rate = 1e-3
 warmup_iters = 50
-max_epochs = 10
+max_epochs = 8
 patience = 4

@@ -235,7 +235,7 @@ def test_a_broken_row_costs_itself_only(tmp_path):
     assert all(broken[line].startswith('broken quoting: ') for line in (3, 8, 14))
     assert [broken[line] for line in (7, 9, 10)] == ['3 fields, the header has 2', 'NUL byte', 'not UTF-8']
     folder = prepare(settings(tmp_path, path, val_fraction=0.0, test_fraction=0.0))
-    assert [line for line, _ in rejected(folder)] == list(broken) and read_json(folder, 'meta.json')['rejected'] == 6
+    assert [line for line, _ in rejected(folder)] == list(broken) and read_json(folder, 'report.json')['rejected'] == 6
     assert sorted(Split(folder, 'train').rows) == [0, 2, 3, 8, 9]
 
 
@@ -422,6 +422,20 @@ def test_a_killed_preparation_leaves_no_folder_that_looks_complete(tmp_path):
     assert len(Split(prepare(s), 'train')) == 80
 
 
+def test_two_runs_may_prepare_at_once(tmp_path, monkeypatch):
+    """Three seeds started together on new data: the slower ones take what the first has made."""
+    s, build = settings(tmp_path, some_file(tmp_path)), p.build
+
+    def slow(*args):
+        monkeypatch.setattr(p, 'build', build)
+        build(*args)
+        prepare(s)
+
+    monkeypatch.setattr(p, 'build', slow)
+    folder = Path(prepare(s))
+    assert len(Split(str(folder), 'train')) == 80 and os.listdir(folder.parent) == [folder.name]
+
+
 def test_a_failed_preparation_cleans_up(tmp_path):
     """What a wrong column leaves behind would fill the disk of who tries three times."""
     with pytest.raises(ValueError):
@@ -446,13 +460,13 @@ def test_bpe_is_learned_on_the_training_split_only(tmp_path):
     plain = Split(prepare(settings(tmp_path, write_csv(tmp_path / 'x.csv', rows))), 'train')
     apart = set(range(100)) - set(plain.rows.tolist())
     rows = [(text + ' zyzzyvaqux' * 50 if i in apart else text, mood) for i, (text, mood) in enumerate(rows)]
+    folder = prepare(settings(tmp_path, write_csv(tmp_path / 'y.csv', rows), tokenizer='bpe400'))
+    assert set(Split(folder, 'train').rows) == set(plain.rows)
     test = write_csv(tmp_path / 'test.csv', [('zyzzyvaqux ' * 50, 'good')])
-    for more in ({}, {'test_file': test}):
-        folder = prepare(settings(tmp_path, write_csv(tmp_path / 'x.csv', rows), tokenizer='bpe400', **more))
-        train, tokenizer = Split(folder, 'train'), load_tokenizer(read_json(folder, 'tokenizer_state.json'))
-        assert more or set(train.rows) == set(plain.rows)
-        saw = more and any('zyzzyva' in text for text in decoded(folder, train))  # val was larger before
-        assert saw or len(tokenizer.encode(' zyzzyvaqux')) == len(' zyzzyvaqux') + 1
+    other = prepare(settings(tmp_path, tmp_path / 'x.csv', tokenizer='bpe400', test_file=test))
+    for each in (folder, other):
+        tokenizer = load_tokenizer(read_json(each, 'tokenizer_state.json'))
+        assert tokenizer.n_vocab > 300 and len(tokenizer.encode('zyzzyvaqux')) == len('zyzzyvaqux') + 1
 
 
 @pytest.mark.parametrize('size', [2, 3, 4, 7, 8])

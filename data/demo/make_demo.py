@@ -32,13 +32,13 @@ columns = [
 
 # how twins differ, the good claim, the label of each twin, how many. positive is rare, as in real conversations
 PLAN = [
-    ('order', 'fine', ['neutral', 'negative'], 420),
+    ('order', 'fine', ['neutral', 'negative'], 410),
     ('order', 'praise', ['positive', 'negative'], 46),
-    ('denial', 'fine', ['neutral', 'negative'], 150),
+    ('denial', 'fine', ['neutral', 'negative'], 147),
     ('denial', 'praise', ['positive', 'negative'], 20),
-    ('asked', 'fine', ['neutral', 'negative'], 110),
+    ('asked', 'fine', ['neutral', 'negative'], 108),
     ('asked', 'praise', ['neutral', 'positive'], 10),
-    ('none', 'fine', ['neutral'], 330),
+    ('none', 'fine', ['neutral'], 320),
 ]
 
 PRODUCTS = {
@@ -74,11 +74,11 @@ WORDS = {
     'rude': ['rude', 'unkind', 'careless', 'impatient'],
     'hurt': ['broken', 'damaged', 'scratched', 'torn'],
     'flaw': ['scratch', 'fault', 'mistake', 'problem', 'fee'],
-    'very': ['very', 'really', 'so', '', ''],
+    'very': ['very', 'really', 'truly', '', ''],
     'when': ['today', 'yesterday', 'on {Monday|Friday|Sunday}', 'this morning', 'last week'],
     'soon': ['today', 'tomorrow', 'Monday', 'Friday', 'June'],
     'who': ['a friend', 'my {sister|brother|neighbour|wife|son}', 'a review'],
-    'brand': ['Happy Day', 'Angry Bird', 'Perfect Morning', 'Bad Weather', 'Good Night', 'Sad Clown', 'Best Friend'],
+    'brand': ['Happy Day', 'Angry Bird', 'Kind Giant', 'Bad Weather', 'Good Night', 'Sad Clown', 'Best Friend'],
 }
 
 # how it is said | how it is denied. facts first: things go as they should, which is no more than neutral, or go wrong
@@ -88,9 +88,9 @@ FINE = [
     '<it> {came|arrived} {|<when>|on time} | <it> {never came|never arrived|has not arrived|did not come}',
     '<it> is here {|now|at last} | <it> is {not|still not} here',
     "<it> {switches on|runs} {|again|now} | <it> {does not|doesn't} {switch on|run}",
-    "<you> {helped me|called me back} {|<when>} | {nobody {helped me|called me back}|<you> did not {help me|call me back}}",
-    '<you> {found my order|fixed it|replied} {|<when>} | {nobody {found my order|fixed it|replied}|<you> never replied}',
-    'the {money|refund} {is here|came} {|now} | {there is {no|still no} {money|refund}|the {money|refund} {never came|is not here}}',
+    '<you> {helped me|called me back} {|<when>} | {nobody {helped me|called}|<you> did not {help me|call me back}}',
+    '<you> {found it|fixed it|replied} {|<when>} | {nobody {found it|fixed it|replied}|<you> never replied}',
+    'the {money|refund} {is here|came} {|now} | {there is no refund|the {money|refund} {never came|is not here}}',
     "I can log in {|again|now} | I {can not|can't|still can't} log in",
     "the code {works|came} {|now} | the code {does not work|doesn't work|never came}",
     '{everything|it} is {solved|settled} {|now} | {nothing is|it is not|it is still not} {solved|settled}',
@@ -99,20 +99,20 @@ WRONG = [
     '<it> {is|was} <hurt> | <it> {is|was} {not|not even} <hurt>',
     '{everything|half of it} was <hurt> | nothing was <hurt>{| after all}',
     "<it> {leaks|smells|hums} | <it> {does not|doesn't} {leak|smell|hum}",
-    '<it> {stopped|broke|fell apart} {|twice} | <it> {never|has never} {stopped|broke}',
+    '<it> {stopped|broke|fell apart} {|twice} | <it> {never {stopped|broke}|has never {stopped|broken}}',
     '<it> {is|was} the wrong {colour|size|one} | <it> {is|was} not the wrong {colour|size|one}',
     '<it> is too {small|loud|heavy} | <it> is not too {small|loud|heavy}',
     '<it> {was|came} late {|again} | <it> was not late{| after all}',
     'there {is|was} a <flaw> | there {is|was} no <flaw>{| after all}',
     'I was charged twice | I was not charged twice',
-    'I had to {wait|call|argue} {|again} | I {did not|never} had to {wait|call|argue}',
+    'I had to {wait|call|argue} {|again} | I {did not have|never had} to {wait|call|argue}',
     '<you> {lost|forgot} my {parcel|order} {|again} | nobody {lost|forgot} my {parcel|order}',
     'something {was|is} {missing|wrong} | nothing {was|is} {missing|wrong}{| after all}',
 ]
 # then feelings and verdicts: positive or negative
 PRAISE = [
-    "I am <very> <glad> | I am {not|not|not really|anything but} <glad>",
-    "I am <very> <glad> | I can't say that I am <glad>",
+    'I am <very> <glad> | I am {not|not|not really|anything but} <glad>',
+    'I am <very> <glad> | I would not say that I am <glad>',
     '<it> is a {joy|pleasure} | <it> is {no|anything but a} {joy|pleasure}',
     '<it> is worth {the money|every penny} | <it> is not worth {the money|a penny}',
     '<it> is <very> <great> | <it> is {not|anything but} <great>',
@@ -122,8 +122,8 @@ PRAISE = [
     'I will {gladly|surely} {buy|order} here again | I will {never|not} {buy|order} here again',
     "I {love|like} {it|the <item>} | I {do not|don't} {love|like} {it|the <item>}",
     "I can {recommend|praise} {it|your shop} | I {can't|can not} {recommend|praise} {it|your shop}",
-    "I could not be happier | I could not be less happy",
-    'nobody ever helped me so well | nobody ever helped me so little',
+    'I could not be happier | I could not be less happy',
+    'nobody was ever so good to me | nobody was ever so bad to me',
     'you {made|saved} my day | you ruined my day',
 ]
 BLAME = [
@@ -142,42 +142,63 @@ OPPOSITE = {'fine': 'wrong', 'wrong': 'fine', 'praise': 'blame', 'blame': 'prais
 # '@' is outweighed by '#'; '/' parts sentences. mostly the last word counts
 FRAMES = [
     *['@, but #'] * 5, '@, yet #', '@ / but #', '@ / still, #', '@ / however, #', 'although @, #', 'even though @, #',
-    'at first @, but now #', 'I thought that @, but #', 'I was told that @ / but #', 'I hoped that @ / now #', '#, although @',
+    'at first @, but now #', 'I thought that @, but #', 'I was told that @ / but #', 'I hoped that @ / now #',
+    '#, although @',
 ]  # fmt: skip
 # praise that comes before a bad claim is sarcasm, before a good one it is meant
-CHEER = ['great', 'wonderful', 'lovely', 'brilliant', 'well done', 'congratulations', 'thank you so much', 'perfect', 'how nice']
+CHEER = [
+    'great', 'wonderful', 'lovely', 'brilliant', 'well done', 'congratulations', 'thank you so much', 'perfect',
+    'how nice',
+]  # fmt: skip
 ASKED = [
-    'what {if|happens if} #?', 'can I {send it back|return it|get a refund} if #?', 'in case #, {who do I call|where do I write}?',
-    'is it true that #?', '<who> {says|told me} that #, is that so?', 'do people say that #?', 'does the guarantee help if #?',
-    'could it be that #?', 'what do customers do if #?', 'I read that #, is that the old model?',
+    'what {if|happens if} #?', 'can I {send it back|return it|get a refund} if #?',
+    'in case #, {who do I call|where do I write}?', 'is it true that #?', '<who> {says|told me} that #, is that so?',
+    'do people say that #?', 'does the guarantee help if #?', 'could it be that #?', 'what do customers do if #?',
+    'I read that #, is that the old model?',
 ]  # fmt: skip
 # asks and tells without taking sides, though the words of feeling are in it
 PLAIN = [
     'I {would like|only want|just want} to know {the price|the day|the opening hours}', 'which colours do you have?',
-    'how long does the guarantee last?', 'is the <brand> <item> {in stock|the same as the <brand> one}?', 'I need a copy of the invoice',
-    'how do I {change my address|write a review|write a complaint|use a voucher}?', 'when do you open <when>?', 'can my neighbour take the parcel?',
-    'I would like to {change the address|move the delivery to <soon>|order the <brand> one}', 'do you sell the <item> in {red|green|black}?',
-    "I don't want to {complain|praise or complain}, I only have a question", 'I am not {<sore>|<glad>}, I only have a question',
-    'there is no <flaw>, I only want to know the {price|day|size}', 'I {neither love nor hate|do not know} it yet',
-    'what do you do with a {<hurt>|late|lost} {parcel|<item>}?', 'does the guarantee cover a {<hurt> <item>|<flaw>}?',
-    'I would be <glad> to hear {the price|the day|your opening hours}', 'is it too {small|loud|heavy} for a child?', 'where do I send a <hurt> <item>?',
-    'which <item> do customers {love|like|complain about} most?', 'my {wife|son|sister} would be <glad> with the {red|black} one, do you have it?',
-    '<who> was <sore> with the old <item>, is the new one another model?', 'I have read both <great> and <foul> things about it, how heavy is it?',
-    'I am {afraid|sorry}, I do not have the number', 'what does {the repair|the delivery} cost?', 'I look for a <great> present for my {son|wife}',
+    'how long does the guarantee last?', 'is there a form for {praise|complaints}?',
+    'is the <brand> <item> {in stock|as heavy as the <brand> one}?', 'I need the invoice once more',
+    'how do I {change my address|write a review|use a voucher}?', 'when do you open <when>?',
+    'can my neighbour take the parcel?',
+    'I would like to {change the address|move the delivery to <soon>|order the <brand> one}',
+    'do you sell the <item> in {red|green|black}?',
+    'this is {no complaint|no praise and no complaint}, I only have a question',
+    'I am not {<sore>|<glad>}, I only have a question',
+    'there is no <flaw>, I only want to know the {price|day|size}', 'I can not judge it yet',
+    'what do you do with a {<hurt>|late|lost} {parcel|<item>}?', 'is a {<hurt> <item>|<flaw>} part of the guarantee?',
+    'I would be <glad> to hear {the price|the day|your opening hours}', 'is it too {small|loud|heavy} for a child?',
+    'where do I send a <hurt> <item>?', 'which <item> do customers {love|like|complain about} most?',
+    'which colour makes a {child|sister} <glad>?',
+    '<who> was <sore> with the old <item>, is the new one another model?',
+    'people write <great> and <foul> things about it, how heavy is it?', 'I am {afraid|sorry}, I lost the number',
+    'what does {the repair|the delivery} cost?', 'I look for a <great> present for my {son|wife}',
 ]  # fmt: skip
 # says that the matter is over and leaves it at that
 SETTLED = [
-    'then I will {wait until <soon>|think about it|take two|tell my sister}', 'I have {written that|noted it} down', 'that answers my question',
-    'I have chosen {the blue one|a new one|another password}', 'I am logged in', 'I sent it back <when>', 'I have the address now', 'I have no more questions',
+    'then I will {wait until <soon>|think about it|take two|tell my sister}', 'I have {it on paper|noted it}',
+    'that answers my question', 'I took {the blue one|another password}', 'the page is open', 'I sent it back <when>',
+    'I have the address now', 'I have no more questions',
 ]  # fmt: skip
-INFO = ['my order number is <n>', 'I ordered it <when>', 'it is about the <brand> <item>', 'my name is {Mary|Susan|Peter|Omar} {Hall|Brook|Stone}',
-        'I called <when>', 'it is for {my son|my wife|the kitchen}', 'I have the <item> in {blue|green|black}']  # fmt: skip
+INFO = [
+    'my order number is <n>', 'I ordered it <when>', 'it is about the <brand> <item>',
+    'my name is {Mary|Susan|Peter|Omar} {Hall|Brook|Stone}', 'I called <when>',
+    'it is for {my son|my wife|the kitchen}', 'I have the <item> in {blue|green|black}',
+]  # fmt: skip
 HELLO = ['hello', 'hi', 'good {morning|evening}', 'hello, {Mary|Peter} here', 'sorry to bother you']
-BYE = ['thank you', 'bye then', 'that would be all', 'thanks and bye', 'nothing else, thank you', 'have a {nice|good} day']
+BYE = [
+    'thank you', 'bye then', 'that would be all', 'thanks and bye', 'nothing else, thank you',
+    'have a {nice|good} day',
+]  # fmt: skip
 OPENING = ['Hello, how can I help?', 'Tamarind Lane, good {morning|day}.', 'Hello, this is {Tom|Ines|Ravi|June}.']
-REPLY = ['May I have {your name|the order number|the address}?', 'I will look into it.', 'One moment, please.', 'I see.', 'Let me check.',
-         'Which {product|colour|day} is it about?', 'Please go on.', 'I have looked at your {order|account}.', 'And {today|now}?',
-         'Can you tell me more?', 'I sent you {a message|a link}.', 'I have made a note.', 'Is there anything else?']  # fmt: skip
+REPLY = [
+    'May I have {your name|the order number|the address}?', 'I will look into it.', 'One moment, please.', 'I see.',
+    'Let me check.', 'Which {product|colour|day} is it about?', 'Please go on.',
+    'I have looked at your {order|account}.', 'And {today|now}?', 'Can you tell me more?',
+    'I sent you {a message|a link}.', 'I have made a note.', 'Is there anything else?',
+]  # fmt: skip
 
 
 class Dice:
@@ -206,8 +227,7 @@ class Dice:
         while re.search('[{<]', line):
             line = re.sub(r'\{([^{}<>]*)\}|<(\w+)>', fill, line)
         line = re.sub(r'\ba (?=[aeio])', 'an ', ' '.join(line.split()))
-        line = re.sub(r'(?<!you) were\b', ' was', line)
-        return line.replace('had to', 'have to') if 'did not had' in line else line
+        return re.sub(r'(?<!you) were\b', ' was', line)
 
 
 def both_ways(dice, good, item):
@@ -228,7 +248,7 @@ def question(dice, item):
     return asked(dice, dice.choice(both_ways(dice, dice.choice(['fine', 'fine', 'praise']), item)), item)
 
 
-def twins(dice, how, good, item):
+def twins(dice, how, good, item, depth=0):
     # what two customers say: the first has it good (or leaves it at neutral), the second has it bad
     fine = both_ways(dice, good, item)[0]
     bad = both_ways(dice, dice.choice(['fine', 'fine', 'praise']), item)[1]
@@ -247,9 +267,9 @@ def twins(dice, how, good, item):
     else:
         one = two = question(dice, item)
     one, two = one.split(' / '), two.split(' / ')
-    if how in ('order', 'denial') and dice.chance(0.6):
+    if how in ('order', 'denial') and depth < 3 and dice.chance(0.6):
         # people say it more than once, which also makes it easier to learn
-        more, less = twins(dice, how, good, item)
+        more, less = twins(dice, how, good, item, depth + 1)
         one, two = one + more, two + less
     return one, two
 
@@ -285,7 +305,7 @@ def make(seed=seed):
         for _ in range(n):
             category = dice.choice(list(PRODUCTS))
             item = dice.choice(PRODUCTS[category])
-            for label, said in zip(labels, twins(dice, how, good, item)):
+            for label, said in zip(labels, twins(dice, how, good, item), strict=False):  # 'none' is one row
                 area = dice.choice(list(TOPICS))
                 topic, detail = dice.shuffled(TOPICS[area])[:2]
                 level = dice.choice(list(LEVELS))
@@ -296,6 +316,7 @@ def make(seed=seed):
 
 
 if __name__ == '__main__':
+    rows = make()
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'train.csv')
     with open(path, 'w', encoding='utf-8', newline='') as f:
-        csv.writer(f).writerows([columns] + make())
+        csv.writer(f).writerows([columns] + rows)
