@@ -12,7 +12,7 @@ import threading
 import urllib.request
 import zipfile
 
-ANSWER_S = 12  # a server that has not answered by then counts as unreachable
+ANSWER_S = 7  # a server that has not answered by then counts as unreachable; it may stall twice
 
 
 class Unreachable(OSError):

@@ -29,7 +29,7 @@ def test_train_csv_is_what_the_generator_writes(tmp_path):
     """who doubts the data can remake it: same seed, same bytes, on any machine"""
     path = tmp_path / 'train.csv'
     with open(path, 'w', encoding='utf-8', newline='') as f:
-        csv.writer(f).writerows([make_demo.columns] + make_demo.make())
+        csv.writer(f).writerows([make_demo.COLUMNS, *make_demo.make()])
     with open(os.path.join(folder, 'train.csv'), 'rb') as f:
         assert path.read_bytes() == f.read()
 
@@ -67,14 +67,14 @@ def test_test_labels_are_balanced_and_train_labels_are_not():
     train = Counter(r[4] for r in read('train.csv')[1:])
     n = sum(train.values())
     assert set(train) == set(test)
-    assert 0.03 < train['positive'] / n < 0.05 and 0.5 < train['neutral'] / n < 0.6
+    assert train['positive'] / n < 0.12 < 0.3 < train['negative'] / n < train['neutral'] / n
 
 
 def test_no_test_sentence_can_be_learned_by_heart():
     """a score on sentences seen in training would say nothing; other seeds stand for all the generator can say"""
     held = set().union(*(sentences(r[10]) for r in read('test.csv')[1:]))
     seen = set().union(*(sentences(r[10]) for r in read('train.csv')[1:]))
-    assert len(held) > 150 and len(seen) > 1000
+    assert len(held) > 90 and len(seen) > 1000
     assert not held & seen
     for seed in range(5):
         assert not held & set().union(*(sentences(r[10]) for r in make_demo.make(seed)))

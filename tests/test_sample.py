@@ -51,7 +51,12 @@ def test_every_way_in_says_the_same(moved, tmp_path):
     ways = [
         run('sample_classify.py', *flags, f'--text={text}'),
         run('sample_classify.py', *flags, f'--text=FILE:{tmp_path}/letter.txt'),
-        run('sample_classify.py', *flags, stdin=None, input=f'{text}\n\nthanks, lovely\n'),
+        run(
+            'sample_classify.py',
+            *flags,
+            stdin=None,
+            input=f'{text}\n\nthe parcel came on a lovely day and thanks it was lovely\n',
+        ),
     ]
     answers = [[json.loads(line) for line in way.out.splitlines()] for way in ways]
     assert answers[0] == answers[1] == answers[2][:1] and len(answers[2]) == 2

@@ -1,13 +1,11 @@
 """
 Writes train.csv: invented customer-service conversations, labelled negative, neutral or positive.
+$ python data/demo/make_demo.py
 
-    python data/demo/make_demo.py
-
-A sentence is made in three steps. A claim is good or bad ('it works', 'it leaks'); a denial turns it round ('it does
-not leak'); a frame says what it is worth: stated, only asked ('what if it leaks?'), or outweighed by another ('it
-leaks, but ...'). The label is what the customer states and nothing outweighs.
-Most rows are twins: nearly the same words, another label, because the order, the denial or the asking differs.
-Counting words can not tell twins apart; reading can.
+A customer states good and bad things; the label is what has the last word: 'it leaks, but I love it' is positive and
+'I love it, but it leaks' negative, though the words are the same. Negation turns a thing round ('not happy', 'nothing
+was broken after all'), sarcasm greets a bad one ('great, another week without a kettle'), and a thing only asked about
+or told by others ('what if it leaks?') says nothing: neutral. So counting words cannot tell the labels apart.
 """
 
 import csv
@@ -15,308 +13,166 @@ import os
 import random
 import re
 
-seed = 20
-columns = [
-    'issue_area',
-    'issue_category',
-    'issue_sub_category',
-    'issue_category_sub_category',
-    'customer_sentiment',
-    'product_category',
-    'product_sub_category',
-    'issue_complexity',
-    'agent_experience_level',
-    'agent_experience_level_desc',
-    'conversation',
-]
+SEED = 1
+COUNTS = {'neutral': 1980, 'negative': 1390, 'positive': 430}  # unbalanced as customers are: who is happy seldom calls
+COLUMNS = (
+    'issue_area,issue_category,issue_sub_category,issue_category_sub_category,customer_sentiment,product_category,'
+    'product_sub_category,issue_complexity,agent_experience_level,agent_experience_level_desc,conversation'
+).split(',')
 
-# how twins differ, the good claim, the label of each twin, how many. positive is rare, as in real conversations
-PLAN = [
-    ('order', 'fine', ['neutral', 'negative'], 410),
-    ('order', 'praise', ['positive', 'negative'], 46),
-    ('denial', 'fine', ['neutral', 'negative'], 147),
-    ('denial', 'praise', ['positive', 'negative'], 20),
-    ('asked', 'fine', ['neutral', 'negative'], 108),
-    ('asked', 'praise', ['neutral', 'positive'], 10),
-    ('none', 'fine', ['neutral'], 320),
-]
-
-PRODUCTS = {
-    'Kitchen': ['kettle', 'toaster', 'blender'],
-    'Electronics': ['phone', 'tablet', 'camera', 'radio', 'watch'],
-    'Clothing': ['coat', 'jacket', 'rucksack'],
-    'Home': ['lamp', 'chair', 'desk', 'heater'],
+# <word> is a rule of this table, {a|b} a choice
+RULES = {
+    'item': 'lamp|kettle|chair|tablet|toaster|blender|jacket|rucksack|router|phone|table|mixer|watch|heater|camera',
+    'who': 'your colleague|the agent|the driver|your team|the technician|the lady on the phone|your supervisor',
+    'thing': 'refund|parcel|replacement|invoice|new one|spare part',
+    'very': 'so|very|really|truly',
+    'when': 'on Monday|on Friday|last week|yesterday|this morning|in May',
+    'good': 'lovely|beautiful|great|perfect|wonderful|fantastic',
+    'bad': 'scratched|damaged|faulty|dirty|useless|awful',
+    'kind': 'kind|helpful|friendly|polite',
+    'rude': 'rude|impatient|unfriendly',
+    'glad': 'happy|pleased|delighted|glad|impressed',
+    'sad': 'angry|upset|disappointed|annoyed|fed up',
+    'pos': (
+        'the <item> {is|looks} {<very> |}<good>|the <item> works {perfectly|very well|like a dream|again}|I {love|really like|enjoy} '
+        'the <item>|the <item> is {better|nicer} than I {hoped|expected}|<who> was {<very> |}<kind>|<who> {solved|fixed|explained} '
+        '{everything|it all} {in minutes|at once|straight away}|the <thing> {came|arrived} {a day early|sooner than promised|'
+        'within a day}|I am {<very> |}<glad> {with the <item>|}|{nothing|not a thing} was {broken|damaged|missing|scratched} '
+        'after all|{nobody|no one} was <rude> {to me |}at all|{he|she|<who>} helped me {at once|today}|I regret nothing|I have no complaints|'
+        'it {works|runs} {<very> well|like a dream}|the second one is {<good>|nicer}|{it is|this is} not a bad <item>|I could not be {happier|more <glad>}|you made {my day|it right|it all easy}|'
+        'I have never had a {better|nicer} <item>|the <item> is not {<bad>|bad} at all|{everything|it all} was {<good>|solved|fixed}'
+    ),
+    'neg': (
+        'the <item> {is|looks} {<very> |}<bad>|the <item> {stopped working|fell apart|leaks|makes a terrible noise|does not work|'
+        'does not switch on}|it {leaks|broke|never worked|fell apart|is <bad>}|half of it is missing|I regret it|the second one is {<bad>|late too}|I {hate|regret buying|am sick of} the <item>|the <item> is {worse than I feared|nothing like the picture}|'
+        '<who> was {<very> |}<rude>|{nobody|no one} {answers|helps|listens|calls me back}|the <thing> {never came|is late again|'
+        'has not arrived|is three weeks late}|I am {<very> |}<sad> {with the <item>|now|}|nothing was {solved|fixed|explained}|'
+        'I could not be more <sad>|{he|she} was {<rude>|not <kind>}|nobody {helped|called} me {at all|today}|I am not {<glad>|<very> <glad>} {with the <item>|at all}|the <item> is {not|far from} <good>|'
+        '<who> was not {<very> |}<kind> {to me |}at all|you {wasted my day|broke your promise|lost my parcel}|'
+        'I have never had a worse <item>|the <item> broke {again|after a day}|I have {waited|been waiting} for {weeks|ten days}'
+    ),
+    'sarcasm': (
+        '{great|wonderful|lovely|perfect|fantastic|well done|thank you <very> much}, {another {week|day|month} without {a <item>|my '
+        '<thing>}|a second <bad> <item>|still no <thing>|now the <item> is <bad> too|so nobody {answers|helps} again|the <thing> is '
+        'late again}|{what a <good> service|how <kind> of you}, {nobody answers|<who> just hung up|I waited an hour for nothing}|'
+        'I just love {waiting for weeks|paying twice|a <bad> <item>|talking to a machine}'
+    ),
+    'ask': (
+        'how {do|can} I {change my address|return the <item>|log in|cancel the order|use the voucher|pay by card}?|when {does the shop '
+        'open|will the <thing> arrive|does the sale end|is the <item> in stock}?|can you {send me the invoice|confirm my order|tell me '
+        'the price of the <item>|check my account}?|do you {sell|have} the <item> in {blue|black|red|green}?|is the {<brand>} <item> '
+        '{in stock|still sold|the same as the <brand> one}?|what {happens|do I do} if {<neg>|<pos>}?|is it true that {<pos>|<neg>}?|'
+        'my {neighbour|sister|friend} {says|told me} that {<pos>|<neg>}, {is that so|is that the same <item>}?|does it {cost|matter} '
+        'if {<neg>|<pos>}?|I {only |just |}{want|would like} to know {the price|the size|the weight} of the <item>|whom do I call if <neg>?|'
+        'someone told me that <neg>, but I {only|just} want to know {the price|the size}|I am not <sad>, I only need {the invoice|a new card}|'
+        'if <neg>, {how long can I wait|can I return it}?|should I take the <item> or the phone?|{until when|where} can I return the <item>?'
+    ),
+    'brand': 'Lovely Home|Perfect Day|Happy Kitchen|Great Sound|Angry Bird|No Regret|Wonderful Winter',
+    'fact': (
+        'my order number is <number>|I ordered {it|the <item>} <when>|it is about {the|a} <item>|my name is <name>|the <thing> is for '
+        'my {son|wife|office|mother}|I paid by {card|bank transfer}|I live in {the old town|a small house}|I have {an account|two accounts}|I {called|opened it|sent it} <when>|'
+        'my {sister|friend} has one too, she bought hers <when>'
+    ),
+    'ack': (
+        'yes, that is {right|the address}|okay, I understand|that answers my question|I will wait for the email|all right, I will try '
+        'that|no, that is all|I see|yes, please|I have it in front of me|then I will come <when>|I will write it down'
+    ),
+    'number': '4071|5532|6120|7784|8290|9315|2046|3368',
+    'name': 'Tom|Ines|Ravi|June|Peter|Lena|Omar|Ada',
+    'hello': 'hello|hi|good morning|hello, <name> here|hi, my name is <name>|good day',
+    'bye': 'thank you|thanks|thank you for your time|thanks, goodbye|bye|have a nice day|that is all, thanks',
+    'agent': (
+        'Let me check that.|One moment, please.|I see.|May I have your order number?|Can you tell me more?|I have made a note.|Please go '
+        'on.|I will look into it.|Is there anything else?|Thank you for waiting.'
+    ),
+    'greeting': 'Tamarind Lane, {good morning|good day}.|Hello, this is <name>.',
 }
-TOPICS = {
-    'Delivery': ['Parcel on its way', 'Address and date', 'Packaging'],
-    'Returns': ['Exchange', 'Refund after return', 'Return form'],
-    'Account': ['Login code', 'Password', 'Personal data'],
-    'Repair': ['Guarantee', 'Spare part', 'Engineer visit'],
-    'Payment': ['Invoice', 'Fee', 'Voucher'],
-    'Products': ['Advice', 'Stock', 'Review'],
-}
-LEVELS = {
-    'inexperienced': 'in the first weeks, asks a colleague when in doubt',
-    'junior': 'answers most questions alone, hands the rest on',
-    'experienced': 'knows every product and every form',
-}
-
-# in all lines below '{a|b}' picks one and '<name>' picks from here; <item> is the product, <n> a number
-WORDS = {
-    'it': ['it', 'it', 'the <item>', 'the <item>', 'my <item>', 'the new {one|<item>}', 'the {parcel|replacement}'],
-    'you': ['you', 'you', 'your {colleague|driver}', 'the lady on the phone'],
-    'service': ['the {service|repair|exchange|delivery|answer}', 'your {service|help}', 'everything'],
-    'great': ['great', 'excellent', 'wonderful', 'perfect', 'lovely', 'brilliant', 'good', 'beautiful', 'nice', 'fast'],
-    'foul': ['terrible', 'awful', 'bad', 'poor', 'useless', 'slow'],
-    'glad': ['happy', 'pleased', 'glad', 'satisfied', 'delighted', 'grateful', 'relieved'],
-    'sore': ['upset', 'angry', 'disappointed', 'annoyed', 'unhappy', 'cross'],
-    'kind': ['kind', 'polite', 'friendly', 'patient', 'helpful'],
-    'rude': ['rude', 'unkind', 'careless', 'impatient'],
-    'hurt': ['broken', 'damaged', 'scratched', 'torn'],
-    'flaw': ['scratch', 'fault', 'mistake', 'problem', 'fee'],
-    'very': ['very', 'really', 'truly', '', ''],
-    'when': ['today', 'yesterday', 'on {Monday|Friday|Sunday}', 'this morning', 'last week'],
-    'soon': ['today', 'tomorrow', 'Monday', 'Friday', 'June'],
-    'who': ['a friend', 'my {sister|brother|neighbour|wife|son}', 'a review'],
-    'brand': ['Happy Day', 'Angry Bird', 'Kind Giant', 'Bad Weather', 'Good Night', 'Sad Clown', 'Best Friend'],
-}
-
-# how it is said | how it is denied. facts first: things go as they should, which is no more than neutral, or go wrong
-FINE = [
-    "<it> works {|again|now} | <it> {does not|doesn't} work",
-    "<it> fits {|now|me} | <it> {does not|doesn't} fit",
-    '<it> {came|arrived} {|<when>|on time} | <it> {never came|never arrived|has not arrived|did not come}',
-    '<it> is here {|now|at last} | <it> is {not|still not} here',
-    "<it> {switches on|runs} {|again|now} | <it> {does not|doesn't} {switch on|run}",
-    '<you> {helped me|called me back} {|<when>} | {nobody {helped me|called}|<you> did not {help me|call me back}}',
-    '<you> {found it|fixed it|replied} {|<when>} | {nobody {found it|fixed it|replied}|<you> never replied}',
-    'the {money|refund} {is here|came} {|now} | {there is no refund|the {money|refund} {never came|is not here}}',
-    "I can log in {|again|now} | I {can not|can't|still can't} log in",
-    "the code {works|came} {|now} | the code {does not work|doesn't work|never came}",
-    '{everything|it} is {solved|settled} {|now} | {nothing is|it is not|it is still not} {solved|settled}',
-]
-WRONG = [
-    '<it> {is|was} <hurt> | <it> {is|was} {not|not even} <hurt>',
-    '{everything|half of it} was <hurt> | nothing was <hurt>{| after all}',
-    "<it> {leaks|smells|hums} | <it> {does not|doesn't} {leak|smell|hum}",
-    '<it> {stopped|broke|fell apart} {|twice} | <it> {never {stopped|broke}|has never {stopped|broken}}',
-    '<it> {is|was} the wrong {colour|size|one} | <it> {is|was} not the wrong {colour|size|one}',
-    '<it> is too {small|loud|heavy} | <it> is not too {small|loud|heavy}',
-    '<it> {was|came} late {|again} | <it> was not late{| after all}',
-    'there {is|was} a <flaw> | there {is|was} no <flaw>{| after all}',
-    'I was charged twice | I was not charged twice',
-    'I had to {wait|call|argue} {|again} | I {did not have|never had} to {wait|call|argue}',
-    '<you> {lost|forgot} my {parcel|order} {|again} | nobody {lost|forgot} my {parcel|order}',
-    'something {was|is} {missing|wrong} | nothing {was|is} {missing|wrong}{| after all}',
-]
-# then feelings and verdicts: positive or negative
-PRAISE = [
-    'I am <very> <glad> | I am {not|not|not really|anything but} <glad>',
-    'I am <very> <glad> | I would not say that I am <glad>',
-    '<it> is a {joy|pleasure} | <it> is {no|anything but a} {joy|pleasure}',
-    '<it> is worth {the money|every penny} | <it> is not worth {the money|a penny}',
-    '<it> is <very> <great> | <it> is {not|anything but} <great>',
-    '<service> {is|was} <very> <great> | <service> {is not|was not|was anything but} <great>',
-    '<it> is {better|nicer} than {I hoped|the old one} | <it> is {no|not} {better|nicer} than the old one',
-    '<you> were <very> <kind> | <you> were {not|never} <kind>',
-    'I will {gladly|surely} {buy|order} here again | I will {never|not} {buy|order} here again',
-    "I {love|like} {it|the <item>} | I {do not|don't} {love|like} {it|the <item>}",
-    "I can {recommend|praise} {it|your shop} | I {can't|can not} {recommend|praise} {it|your shop}",
-    'I could not be happier | I could not be less happy',
-    'nobody was ever so good to me | nobody was ever so bad to me',
-    'you {made|saved} my day | you ruined my day',
-]
-BLAME = [
-    'I am <very> <sore> | I {was never|have never been} <sore>',
-    '{it|you|your shop} {let me down|disappointed me} | {it|you|your shop} never {let me down|disappointed me}',
-    '<service> {is|was} <very> <foul> | <service> was {anything but|never} <foul>',
-    '<you> were <very> <rude> | <you> were never <rude>',
-    "I {have a complaint|must complain} | I {have no complaints|can't complain|never had to complain}",
-    '{it|this} is a {nightmare|mess|joke} | {it|this} is {no|anything but a} {nightmare|mess|joke}',
-    "I can't accept it | I can't fault it",
-    'it could not be worse | it could not be better',
-]
-CLAIMS = {'fine': FINE, 'wrong': WRONG, 'praise': PRAISE, 'blame': BLAME}
-OPPOSITE = {'fine': 'wrong', 'wrong': 'fine', 'praise': 'blame', 'blame': 'praise'}
-
-# '@' is outweighed by '#'; '/' parts sentences. mostly the last word counts
-FRAMES = [
-    *['@, but #'] * 5, '@, yet #', '@ / but #', '@ / still, #', '@ / however, #', 'although @, #', 'even though @, #',
-    'at first @, but now #', 'I thought that @, but #', 'I was told that @ / but #', 'I hoped that @ / now #',
-    '#, although @',
-]  # fmt: skip
-# praise that comes before a bad claim is sarcasm, before a good one it is meant
-CHEER = [
-    'great', 'wonderful', 'lovely', 'brilliant', 'well done', 'congratulations', 'thank you so much', 'perfect',
-    'how nice',
-]  # fmt: skip
-ASKED = [
-    'what {if|happens if} #?', 'can I {send it back|return it|get a refund} if #?',
-    'in case #, {who do I call|where do I write}?', 'is it true that #?', '<who> {says|told me} that #, is that so?',
-    'do people say that #?', 'does the guarantee help if #?', 'could it be that #?', 'what do customers do if #?',
-    'I read that #, is that the old model?',
-]  # fmt: skip
-# asks and tells without taking sides, though the words of feeling are in it
-PLAIN = [
-    'I {would like|only want|just want} to know {the price|the day|the opening hours}', 'which colours do you have?',
-    'how long does the guarantee last?', 'is there a form for {praise|complaints}?',
-    'is the <brand> <item> {in stock|as heavy as the <brand> one}?', 'I need the invoice once more',
-    'how do I {change my address|write a review|use a voucher}?', 'when do you open <when>?',
-    'can my neighbour take the parcel?',
-    'I would like to {change the address|move the delivery to <soon>|order the <brand> one}',
-    'do you sell the <item> in {red|green|black}?',
-    'this is {no complaint|no praise and no complaint}, I only have a question',
-    'I am not {<sore>|<glad>}, I only have a question',
-    'there is no <flaw>, I only want to know the {price|day|size}', 'I can not judge it yet',
-    'what do you do with a {<hurt>|late|lost} {parcel|<item>}?', 'is a {<hurt> <item>|<flaw>} part of the guarantee?',
-    'I would be <glad> to hear {the price|the day|your opening hours}', 'is it too {small|loud|heavy} for a child?',
-    'where do I send a <hurt> <item>?', 'which <item> do customers {love|like|complain about} most?',
-    'which colour makes a {child|sister} <glad>?',
-    '<who> was <sore> with the old <item>, is the new one another model?',
-    'people write <great> and <foul> things about it, how heavy is it?', 'I am {afraid|sorry}, I lost the number',
-    'what does {the repair|the delivery} cost?', 'I look for a <great> present for my {son|wife}',
-]  # fmt: skip
-# says that the matter is over and leaves it at that
-SETTLED = [
-    'then I will {wait until <soon>|think about it|take two|tell my sister}', 'I have {it on paper|noted it}',
-    'that answers my question', 'I took {the blue one|another password}', 'the page is open', 'I sent it back <when>',
-    'I have the address now', 'I have no more questions',
-]  # fmt: skip
-INFO = [
-    'my order number is <n>', 'I ordered it <when>', 'it is about the <brand> <item>',
-    'my name is {Mary|Susan|Peter|Omar} {Hall|Brook|Stone}', 'I called <when>',
-    'it is for {my son|my wife|the kitchen}', 'I have the <item> in {blue|green|black}',
-]  # fmt: skip
-HELLO = ['hello', 'hi', 'good {morning|evening}', 'hello, {Mary|Peter} here', 'sorry to bother you']
-BYE = [
-    'thank you', 'bye then', 'that would be all', 'thanks and bye', 'nothing else, thank you',
-    'have a {nice|good} day',
-]  # fmt: skip
-OPENING = ['Hello, how can I help?', 'Tamarind Lane, good {morning|day}.', 'Hello, this is {Tom|Ines|Ravi|June}.']
-REPLY = [
-    'May I have {your name|the order number|the address}?', 'I will look into it.', 'One moment, please.', 'I see.',
-    'Let me check.', 'Which {product|colour|day} is it about?', 'Please go on.',
-    'I have looked at your {order|account}.', 'And {today|now}?', 'Can you tell me more?',
-    'I sent you {a message|a link}.', 'I have made a note.', 'Is there anything else?',
-]  # fmt: skip
+# {0} has no say, {1} has the last word
+CONTRAST = (
+    '{0}, but {1}|{0}, but {1}|{0}. but {1}|{0}, yet {1}|{0}. however, {1}|{0}. still, {1}|although {0}, {1}|even though {0}, {1}|'
+    'at first {0}. now {1}|I thought that {0}. but {1}|{0}. in the end {1}|{0}, and yet {1}|{0}. {1}|{0}. {1}|{0}. all the same, {1}|'
+    'last week {0}. today {1}|yesterday {0}. this morning {1}'
+).split('|')
+AREAS = ['Order', 'Shipping', 'Returns', 'Account', 'Warranty']
+LEVELS = {'junior': 'asks', 'experienced': 'knows', 'trainee': 'learns'}
 
 
-class Dice:
-    # random() is the method of random.Random whose values are promised to stay the same over the versions
-    def __init__(self, seed):
-        self.random = random.Random(seed).random
-
-    def chance(self, p):
-        return self.random() < p
-
-    def choice(self, seq):
-        return seq[int(self.random() * len(seq))]
-
-    def shuffled(self, seq):
-        return [x for _, _, x in sorted((self.random(), i, x) for i, x in enumerate(seq))]
-
-    def say(self, line, item):
-        # fills the innermost braces and names until none is left
-        def fill(m):
-            if m.group(2) is None:
-                return self.choice(m.group(1).split('|'))
-            if m.group(2) == 'n':
-                return str(1000 + int(self.random() * 9000))
-            return item if m.group(2) == 'item' else self.choice(WORDS[m.group(2)])
-
-        while re.search('[{<]', line):
-            line = re.sub(r'\{([^{}<>]*)\}|<(\w+)>', fill, line)
-        line = re.sub(r'\ba (?=[aeio])', 'an ', ' '.join(line.split()))
-        return re.sub(r'(?<!you) were\b', ' was', line)
+def split(text):
+    """'a|{b|c}' -> ['a', '{b|c}']: only the bars outside of braces"""
+    parts, depth = [''], 0
+    for c in text:
+        depth += (c == '{') - (c == '}')
+        if c == '|' and not depth:
+            parts.append('')
+        else:
+            parts[-1] += c
+    return parts
 
 
-def both_ways(dice, good, item):
-    # one line of the tables as a good and as a bad claim; more often said outright than by denying its opposite
-    denies = dice.chance(0.4)
-    said, denied = dice.choice(CLAIMS[OPPOSITE[good] if denies else good]).split(' | ')
-    said, denied = dice.say(said, item), dice.say(denied, item)
-    return (denied, said) if denies else (said, denied)
+def say(rng, rule, given):
+    """One sentence of a rule; within a conversation the item stays the same."""
+    text = rng.choice(split(RULES[rule]))
+    while found := re.search(r'\{([^{}]*)\}|<(\w+)>', text):
+        if found[2]:
+            part = given.get(found[2]) or say(rng, found[2], given)
+        else:
+            part = rng.choice(found[1].split('|'))
+        text = text[: found.start()] + part + text[found.end() :]
+    return ' '.join(text.split())
 
 
-def asked(dice, claim, item):
-    return dice.say(dice.choice(ASKED), item).replace('#', claim)
-
-
-def question(dice, item):
-    if dice.chance(0.5):
-        return dice.say(dice.choice(PLAIN), item)
-    return asked(dice, dice.choice(both_ways(dice, dice.choice(['fine', 'fine', 'praise']), item)), item)
-
-
-def twins(dice, how, good, item, depth=0):
-    # what two customers say: the first has it good (or leaves it at neutral), the second has it bad
-    fine = both_ways(dice, good, item)[0]
-    bad = both_ways(dice, dice.choice(['fine', 'fine', 'praise']), item)[1]
-    if good == 'fine' and dice.chance(0.2):
-        fine = dice.say(dice.choice(SETTLED), item)
-    cheer = dice.choice(CHEER) + ', ' if dice.chance(0.15) else ''
-    if how == 'order':
-        frame = dice.choice(FRAMES)
-        one = frame.replace('@', bad).replace('#', cheer + fine)
-        two = frame.replace('@', fine).replace('#', cheer + bad)
-    elif how == 'denial':
-        one, two = (cheer + claim for claim in both_ways(dice, good, item))
-    elif how == 'asked':
-        claim = bad if good == 'fine' else fine
-        one, two = asked(dice, claim, item), cheer + claim
+def sentences(rng, label):
+    """What a customer says, in order; who wants one label must not give it away by single words."""
+    given = {'item': rng.choice(RULES['item'].split('|'))}
+    if label == 'neutral':
+        out = [say(rng, rng.choice(['ask', 'ask', 'fact']), given) for _ in range(rng.choice([1, 2, 2]))]
+        out.insert(rng.randint(0, 1), say(rng, 'ask', given))
+        return out + [say(rng, 'ack', given)] * rng.randint(0, 1)
+    last, other = ('pos', 'neg') if label == 'positive' else ('neg', 'pos')
+    how = rng.random()
+    if how < 0.65:
+        out = rng.choice(CONTRAST).format(say(rng, other, given), say(rng, last, given)).split('. ')
+    elif how < 0.8 and label == 'negative':
+        out = [say(rng, 'sarcasm', given)]
     else:
-        one = two = question(dice, item)
-    one, two = one.split(' / '), two.split(' / ')
-    if how in ('order', 'denial') and depth < 3 and dice.chance(0.6):
-        # people say it more than once, which also makes it easier to learn
-        more, less = twins(dice, how, good, item, depth + 1)
-        one, two = one + more, two + less
-    return one, two
+        out = [say(rng, last, given) for _ in range(rng.choice([1, 2]))]
+        out = [rng.choice([' and ', ', and ']).join(out)] if rng.random() < 0.5 else out
+    return [say(rng, 'fact', given)] * (rng.random() < 0.4) + out
 
 
-def sentence(text):
-    text = text[0].upper() + text[1:]
-    return text if text[-1] in '.?!' else text + '.'
-
-
-def conversation(dice, said, item):
-    if dice.chance(0.35):
-        said = [question(dice, item) if dice.chance(0.6) else dice.say(dice.choice(INFO), item)] + said
-    if dice.chance(0.3):
-        said = [dice.say(dice.choice(HELLO), item)] + said
-    if dice.chance(0.15):
-        said = said + [dice.say(dice.choice(BYE), item)]
-    said = [sentence(x) for x in said]
-    turns = ['Agent: ' + dice.say(dice.choice(OPENING), item)] if dice.chance(0.4) else []
+def conversation(rng, label):
+    """Turns of agent and customer; greetings and thanks belong to everybody."""
+    said = [say(rng, 'hello', {})] * rng.randint(0, 1) + sentences(rng, label) + [say(rng, 'bye', {})] * (rng.random() < 0.4)
+    said = [s[0].upper() + s[1:] + ('' if s[-1] in '?!' else '.') for s in said]
+    turns = ['Agent: ' + say(rng, 'greeting', {})] * rng.randint(0, 1)
     while said:
-        n = 1 + int(dice.random() * 3)
+        n = rng.randint(1, 3)
         turns.append('Customer: ' + ' '.join(said[:n]))
         said = said[n:]
-        if said or dice.chance(0.3):
-            turns.append(('Supervisor: ' if dice.chance(0.04) else 'Agent: ') + dice.say(dice.choice(REPLY), item))
+        if said:
+            turns.append(rng.choice(['Agent', 'Agent', 'Agent', 'Supervisor']) + ': ' + say(rng, 'agent', {}))
     return '\n\n'.join(turns)
 
 
-def make(seed=seed):
-    # all rows, in an order that says nothing about the label
-    dice = Dice(seed)
-    rows = []
-    for how, good, labels, n in PLAN:
-        for _ in range(n):
-            category = dice.choice(list(PRODUCTS))
-            item = dice.choice(PRODUCTS[category])
-            for label, said in zip(labels, twins(dice, how, good, item), strict=False):  # 'none' is one row
-                area = dice.choice(list(TOPICS))
-                topic, detail = dice.shuffled(TOPICS[area])[:2]
-                level = dice.choice(list(LEVELS))
-                complexity = dice.choice(['less', 'less', 'medium', 'medium', 'high'])
-                row = [area, topic, detail, f'{topic} -> {detail}', label, category, item.capitalize(), complexity]
-                rows.append(row + [level, LEVELS[level], conversation(dice, said, item)])
-    return dice.shuffled(rows)
+def make(seed=SEED):
+    """-> rows of train.csv, lists of str in the order of COLUMNS"""
+    rng, rows, seen = random.Random(seed), [], set()
+    labels = [label for label, n in COUNTS.items() for _ in range(n)]
+    rng.shuffle(labels)
+    for label in labels:
+        while (text := conversation(rng, label)) in seen:
+            pass
+        seen.add(text)
+        area, level = rng.choice(AREAS), rng.choice(list(LEVELS))
+        kind = rng.choice(['question', 'complaint', 'other'])
+        product = rng.choice(['Home', 'Electronics', 'Clothing'])
+        head = [area, kind, 'phone', kind, label, product]
+        item = rng.choice(RULES['item'].split('|'))
+        rows.append([*head, item, rng.choice(['less', 'medium', 'high']), level, LEVELS[level], text])
+    return rows
 
 
 if __name__ == '__main__':
-    rows = make()
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'train.csv')
     with open(path, 'w', encoding='utf-8', newline='') as f:
-        csv.writer(f).writerows([columns] + rows)
+        csv.writer(f).writerows([COLUMNS, *make()])  # records end CRLF, turns within one LF LF, as in customer_service
