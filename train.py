@@ -1,7 +1,6 @@
 """
 Trains a text classifier, judges it on the test split, and leaves out_dir/best.pt: all that sample_classify.py needs.
 $ python train.py config/train_sentiment_scratch.py
-$ python train.py config/finetune_gpt2.py --block_size=256
 $ python train.py config/train_sentiment_scratch.py --dataset=mine.csv --text_column=body --label_column=mood
 $ python train.py --out_dir=out/sentiment_scratch --init_from=resume
 $ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py --gradient_accumulation_steps=2
