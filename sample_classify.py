@@ -110,7 +110,7 @@ if __name__ == '__main__':
     found = [out_dir] if out_dir.endswith('.pt') else glob.glob(os.path.join(out_dir or 'out/**', 'best.pt'), recursive=True)
     path = max(filter(os.path.exists, found), key=os.path.getmtime, default='')
     if not path:
-        first = 'run first: python train.py config/train_sentiment_scratch.py (about 3 minutes on two cores)'
+        first = 'run first: python train.py config/train_sentiment_scratch.py (about 4 minutes on two cores)'
         stop(f'there is no trained model {out_dir or "below ./out"}; {first}')
     for name, setting in ((input, 'input'), (text[5:] if text.startswith('FILE:') else '', 'text')):
         if name and not os.path.isfile(name):
