@@ -169,3 +169,23 @@ def open_run(path, device='cpu'):
     model = Transformer(Config(**checkpoint['config']))
     model.load_state_dict(checkpoint['model'])
     return model.to(device).eval(), load_tokenizer(checkpoint['tokenizer']), checkpoint
+
+
+def resume_run(path, config, defaults, free):
+    """
+    Opens a checkpoint to go on from: config takes over its settings, but keeps what was set anew where that is free to
+    change. ValueError where there is none, or config wants something else of what is not free.
+    """
+    if not os.path.exists(path):
+        raise ValueError(f'there is no {path}; leave out --init_from=resume and --eval_only to train from the start')
+    try:
+        last = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as e:
+        raise ValueError(f'{path} cannot be read ({type(e).__name__}); remove it and train again') from None
+    for key, ours in last['settings'].items():
+        fell_back = key == 'dataset' and ours == config['fallback_dataset']
+        if key not in free and config[key] not in (ours, defaults[key]) and not fell_back:
+            raise ValueError(f'{path} has {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
+        if key not in ('init_from', 'eval_only') and (key not in free or config[key] == defaults[key]):
+            config[key] = ours
+    return last

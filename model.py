@@ -242,8 +242,11 @@ class Transformer(nn.Module):
         self.wpe = nn.Embedding.from_pretrained(self.wpe.weight.detach()[: block_size + c.pos_offset].clone(), freeze=False)
 
     def freeze(self, n_layer):
-        """Keep the embeddings and the first n_layer blocks as they are."""
-        assert 0 < n_layer <= len(self.h), f'freeze={n_layer}, but the model has {len(self.h)} layers'
+        """Keep the embeddings and the first n_layer blocks as they are; 0 keeps nothing."""
+        if n_layer == 0:
+            return
+        if n_layer > len(self.h):
+            raise ValueError(f'freeze={n_layer}, but the model has {len(self.h)} layers; set it to fewer')
         frozen = [self.wte, self.wpe, self.wse, *self.h[:n_layer]] + ([] if self.config.pre_norm else [self.ln])
         for module in frozen:
             if module is not None:
@@ -251,27 +254,29 @@ class Transformer(nn.Module):
 
     def reinit(self, n_layer):
         """Draw the top n_layer blocks anew: the last layers of a pretrained net are the most wedded to its old task."""
+        if n_layer > len(self.h):
+            raise ValueError(f'reinit={n_layer}, but the model has {len(self.h)} layers; set it to fewer')
         for block in self.h[len(self.h) - n_layer :]:
             block.apply(self._init_weights)
             for ln in (block.ln_1, block.ln_2):
                 ln.reset_parameters()
 
-    def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=1.0):
+    def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0):
         """
         AdamW; matrices decay, biases and norms do not. Each group carries `scale`, the factor on the learning rate:
         layer_decay to the power of the layers above it (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146),
-        head_lr for the head.
+        for the head and its hidden layer what makes head_lr of learning_rate, unless head_lr is 0.
         """
         groups = {}
         for name, p in self.named_parameters():
             if not p.requires_grad:
                 continue
-            top = len(self.h) + 1
+            top, in_head = len(self.h) + 1, name.startswith(('head', 'pooler'))
             if name.startswith('h.'):
                 depth = int(name.split('.')[1]) + 1
             else:
-                depth = top if name.startswith(('head', 'pooler')) or (name.startswith('ln.') and self.config.pre_norm) else 0
-            scale = head_lr if name.startswith('head') else layer_decay ** (top - depth)
+                depth = top if in_head or (name.startswith('ln.') and self.config.pre_norm) else 0
+            scale = head_lr / learning_rate if head_lr and in_head else layer_decay ** (top - depth)
             decay = weight_decay if p.dim() >= 2 else 0.0
             group = groups.setdefault((decay, scale), dict(params=[], weight_decay=decay, scale=scale))
             group['params'].append(p)

@@ -93,7 +93,7 @@ class Tokenizer:
 
     def state(self):
         """Dict of str for a checkpoint, all that load_tokenizer needs; text is 'base64 rank' lines, or the json."""
-        return {'kind': self.kind, 'name': self.name, 'text': self.text}
+        return {key: getattr(self, key) for key in ('kind', 'name', 'text')}
 
 
 class JsonTokenizer(Tokenizer):
@@ -123,10 +123,11 @@ class JsonTokenizer(Tokenizer):
 def get_tokenizer(name, texts=None):
     """'gpt2', 'bpe<N>' learned from texts, or a folder with a tokenizer.json (or that file) -> Tokenizer."""
     path = os.path.abspath(os.path.join(name, 'tokenizer.json') if os.path.isdir(name) else name)
-    if os.path.isfile(path):  # named after its folder, but in a hub cache that is only a hash
-        folder = regex.sub(r'.*models--(.*--)?(.+)[/\\]snapshots[/\\].*', r'\2', os.path.dirname(path))
+    if os.path.isfile(path):  # named after its folder, but in a cache that is only a hash
+        hub = r'(models--)?([^/\\]*--)?([^/\\]+)[/\\](snapshots[/\\][^/\\]+|main|[0-9a-f]{40}|model)$'
+        folder = os.path.basename(regex.sub(hub, r'\3', os.path.dirname(path)))
         with open(path, encoding='utf-8') as f:
-            return JsonTokenizer(regex.sub(r'[^\w.-]', '_', os.path.basename(folder)), f.read())
+            return JsonTokenizer(regex.sub(r'[^\w.-]', '_', folder), f.read())
     if name == 'gpt2':
         tiktoken.load.read_file = lambda url: requests.get(url, timeout=20).content  # theirs may wait for ever
         try:
@@ -139,9 +140,8 @@ def get_tokenizer(name, texts=None):
     elif (n := regex.fullmatch(r'bpe(\d{1,9})', name)) and 257 <= int(n[1]) <= 65536 and texts is not None:
         ranks = train_bpe(texts, int(n[1]))
     else:
-        raise ValueError(
-            f"no tokenizer '{name}'; use gpt2, bpe<N> of a training split (257 to 65536), or a folder with a tokenizer.json"
-        )
+        known = 'gpt2, bpe<N> of a training split (257 to 65536), or a folder with a tokenizer.json'
+        raise ValueError(f"no tokenizer '{name}'; use {known}")
     return Tokenizer(name, ''.join(f'{base64.b64encode(token).decode()} {rank}\n' for token, rank in ranks.items()))
 
 

@@ -1,7 +1,8 @@
 """
 Trains a text classifier, judges it on the test split, and leaves out_dir/best.pt: all that sample_classify.py needs.
 $ python train.py config/train_sentiment_scratch.py
-$ python train.py config/train_sentiment_scratch.py --dataset=mine.csv --text_column=body --label_column=mood
+$ python train.py config/finetune_gpt2.py --block_size=256
+$ python train.py config/finetune_minilm.py --dataset=mine.csv --text_column=body --label_column=mood
 $ python train.py --out_dir=out/sentiment_scratch --init_from=resume
 $ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py --gradient_accumulation_steps=2
 """
@@ -19,10 +20,10 @@ import torch
 import torch.distributed as dist
 
 from configurator import configure, stop
-from evaluate import choose_machine, metrics, pad, predict, save_run, table
+from evaluate import choose_machine, metrics, pad, predict, resume_run, save_run, table
 from model import Config, Transformer
 from prepare import Split, prepare, read_json
-from pretrained import Unreachable
+from pretrained import Unreachable, find
 
 # -----------------------------------------------------------------------------
 # i/o
@@ -30,7 +31,7 @@ out_dir = 'out/run'
 eval_interval = 0  # iterations between evaluations of the whole validation split; 0: once an epoch
 log_interval = 10
 eval_only = False  # judge out_dir/best.pt on validation and test, and leave
-init_from = 'scratch'  # 'resume' goes on from out_dir/last.pt, with the settings of that run
+init_from = 'scratch'  # or gpt2, minilm, bert-base-uncased, ..., a hub's org/model, a folder; 'resume': from out_dir/last.pt
 wandb_log = False
 wandb_project = 'nanosentiment'
 wandb_run_name = ''  # '' is the name of out_dir
@@ -42,7 +43,7 @@ label_column = ''
 test_file = ''
 data_dir = ''
 strict = False
-tokenizer = 'bpe2048'  # a small corpus wants a small vocabulary: most of GPT-2's 50,257 rows would never be trained
+tokenizer = 'auto'  # a checkpoint's own; from scratch bpe2048: most of GPT-2's 50,257 rows would never be trained
 lowercase = True
 strip_brackets = True
 strip_html = True
@@ -55,14 +56,19 @@ block_size = 256  # longer texts are cut
 keep = 'last'  # which end of a long text stays: 'first', 'last' or 'both'
 batch_size = 16  # texts of one forward and backward pass
 gradient_accumulation_steps = 1  # such passes to one step, over all processes together
-# model
+# model; a checkpoint brings its own n_layer, n_head, n_embd and causal
 n_layer = 4
 n_head = 4
 n_embd = 192
+causal = True
+pool = 'auto'  # 'last', 'first' or 'mean'; auto: a checkpoint's own, from scratch 'last'
 dropout = 0.2  # few texts want much
 head_dropout = 0.0
-causal = True
-pool = 'last'  # 'mean' and causal = False make an encoder
+# fine-tuning
+freeze = 0  # the embeddings and this many layers stay as they came
+reinit = 0  # so many layers at the top start fresh
+layer_decay = 1.0  # the learning rate of a layer over that of the one above it; 0.9 spares what is general
+head_lr = 0.0  # learning rate of the head, which starts fresh; 0.0: learning_rate
 # objective
 class_weight = 'none'  # for rare labels: 'balanced' 1/n, 'sqrt' 1/sqrt(n), 'sampling' draws all alike, 'logit' adjusts
 label_smoothing = 0.0
@@ -95,8 +101,9 @@ seed = 1
 FREE = 'out_dir log_interval eval_only init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = {'class_weight': 'none balanced sqrt sampling logit', 'keep': 'first last both', 'decay_lr': 'cosine linear none'}
-KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16', 'init_from': 'scratch resume'}
-POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction'
+KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16', 'pool': 'auto last first mean'}
+OWN = 'n_layer n_head n_embd causal'  # what a pretrained model brings
+POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction layer_decay'
 
 
 def epoch_batches(split, size, seed, epoch, even=False):
@@ -158,29 +165,17 @@ if __name__ == '__main__':
             stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
         if isinstance(value, (int, float)) and (value < 0 or not value and key in POSITIVE.split()):
             stop(f'{key}={value} is too small; give it a positive number')
+        if init_from not in ('scratch', 'resume') and key in OWN.split() and value != defaults[key]:
+            stop(f'{key}={value} is not for us to choose, {init_from} brings its own; leave it out')
     if gradient_accumulation_steps % world:
         stop(f'gradient_accumulation_steps={gradient_accumulation_steps} is no multiple of the {world} processes; make it one')
 
-    # go on from a checkpoint, with its own settings
-    last = None
-    if init_from == 'resume' or eval_only:
-        path = best_pt if eval_only else last_pt
-        if not os.path.exists(path):
-            stop(f'there is no {path}; leave out --init_from=resume and --eval_only to train from the start')
-        try:
-            last = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as e:
-            stop(f'{path} cannot be read ({type(e).__name__}); remove it and train again')
-        free = FREE.split()
-        for key, ours in last['settings'].items():
-            if key not in free and config[key] not in (ours, defaults[key]) and (key, ours) != ('dataset', fallback_dataset):
-                stop(f'{path} was trained with {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
-            if key not in ('init_from', 'eval_only') and (key not in free or config[key] == defaults[key]):
-                config[key] = ours
-        globals().update(config)
-
-    # machine
+    # a checkpoint to go on from, with its own settings; machine
+    last, path = None, best_pt if eval_only else last_pt
     try:
+        if init_from == 'resume' or eval_only:
+            last = resume_run(path, config, defaults, FREE.split())
+            globals().update(config)
         device, ptdtype = choose_machine(device, dtype)
     except ValueError as e:
         stop(str(e))
@@ -198,6 +193,8 @@ if __name__ == '__main__':
     try:
         if rank > 0:
             dist.barrier()
+        source = find(init_from) if not last and init_from != 'scratch' else ''
+        config['tokenizer'] = tokenizer if tokenizer != 'auto' else source or 'bpe2048'
         try:
             folder = prepare(config)
         except Unreachable as e:
@@ -215,24 +212,33 @@ if __name__ == '__main__':
         stop(str(e))
     if 'val' not in splits:
         stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
-    dataset, labels, n_class, train = meta['dataset'], meta['labels'], len(meta['labels']), splits['train']
-    counts = np.bincount(train.labels, minlength=n_class)
+    dataset, labels, n_vocab, train = meta['dataset'], meta['labels'], meta['tokenizer']['n_vocab'], splits['train']
+    counts = np.bincount(train.labels, minlength=len(labels))
     if metric == 'auto':
-        metric = 'val_macro_f1' if counts.min() < 0.5 * len(train) / n_class else 'val_loss'
+        metric = 'val_macro_f1' if counts.min() < 0.5 * len(train) / len(labels) else 'val_loss'
 
     # model
     try:
-        sizes = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, dropout=dropout, head_dropout=head_dropout)
-        sizes |= dict(vocab_size=meta['tokenizer']['n_vocab'], block_size=block_size, n_class=n_class, causal=causal, pool=pool)
-        model = Transformer(Config(**(last['config'] if last else sizes)))
-    except ValueError as e:
+        ours = dict(block_size=block_size, dropout=dropout, head_dropout=head_dropout, pool=None if pool == 'auto' else pool)
+        if source:
+            model = Transformer.from_pretrained(source, len(labels), labels=labels, **ours)
+        else:
+            ours |= dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, causal=causal, pool=ours['pool'] or 'last')
+            model = Transformer(Config(**(last['config'] if last else ours | dict(vocab_size=n_vocab, n_class=len(labels)))))
+        model.reinit(reinit)
+        model.freeze(freeze)
+        if n_vocab > model.config.vocab_size:
+            raise ValueError(f'tokenizer {config["tokenizer"]} has more tokens than {source} has embeddings; leave it out')
+        if lm_weight and not model.config.causal:
+            raise ValueError(f'lm_weight={lm_weight} wants a causal model, for others see the next token; set it to 0')
+    except (ValueError, OSError) as e:
         stop(str(e))
     if last:
         if last['recipe'] != meta['recipe']:
             stop(f'{path} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
         model.load_state_dict(last['model'])
     model.to(device)
-    optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2))
+    optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr)
     forward = torch.compile(model) if (device.startswith('cuda') if compile == 'auto' else compile) else model
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward)
@@ -246,11 +252,13 @@ if __name__ == '__main__':
     eval_every = eval_interval or epoch_iters
     shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
     rows, cut = ' '.join(f'{name} {len(split):,}' for name, split in splits.items()), (np.diff(train.off) > block_size).mean()
-    n_params, n_dense = model.num_params(), model.num_params(embeddings=False)
     say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut:.1%} of the texts cut to {block_size} tokens')
-    say(
-        f'model of {n_params:,} parameters, {n_dense:,} without embeddings; {device}, {ptdtype}, compile {forward is not model}'
-    )
+    if source:
+        new, unused = model.loaded['fresh'] + [f'the top {reinit} layers'] * (reinit > 0), model.loaded['dropped']
+        facts = [f'{what}: {", ".join(x)}' for what, x in (('starts fresh', new), ('not used', unused)) if x]
+        say('; '.join([f'weights of {source}', *model.loaded['notes'], *facts]))
+    n_params, n_trained = model.num_params(), sum(p.numel() for p in model.parameters() if p.requires_grad)
+    say(f'model of {n_params:,} parameters, {n_trained:,} to train; {device}, {ptdtype}, compile {forward is not model}')
     say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}')
 
     def judge(split):  # all of it, shared among the processes

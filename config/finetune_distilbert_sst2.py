@@ -1,0 +1,24 @@
+# DistilBERT (66 million parameters) on SST-2 by the recipe of the course report, which reached 0.905 on dev in 5 epochs; added:
+# validation apart from dev, early stopping, dropout on the head
+# $ pip install tokenizers
+# $ python train.py config/finetune_distilbert_sst2.py
+# not yet measured here (its weights come from a hub). Expected: 90 to 91.5 % on dev; the report took 12 minutes on an L4
+
+out_dir = 'out/distilbert_sst2'
+dataset = 'sst2'
+init_from = 'distilbert-base-uncased'
+val_fraction = 0.05  # of train: dev is the test, and is looked at once
+block_size = 128  # nothing is cut: the longest has 66 tokens
+
+dropout = 0.1
+head_dropout = 0.1
+batch_size = 32
+learning_rate = 5e-5
+decay_lr = 'linear'
+warmup_iters = 0
+weight_decay = 1e-4
+beta2 = 0.999
+grad_clip = 1.0
+max_epochs = 5
+patience = 2
+metric = 'val_macro_f1'

