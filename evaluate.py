@@ -1,102 +1,57 @@
 """
-How good is a classifier, and how sure can one be of that? Pure functions over numpy arrays first, then `predict` and
-`open_run`, which train.py and sample_classify.py share: what is judged, trained and used is the same code.
+How good is a run, and how sure can one be of that? First what train.py and sample_classify.py share with this file, so that
+what is judged, trained and used is the same code; then the judgement.
+$ python evaluate.py --out_dir=out/sentiment_scratch                        # the test split; or --split=val, or train
+$ python evaluate.py --out_dir=out/sentiment_scratch --input=labelled.csv   # any labelled .csv, .tsv or .jsonl
+$ python evaluate.py --out_dir=out/A --against=out/B                        # is A better, or was it luck?
+Writes predictions.csv, errors.csv and evaluation.json into the run's folder (predictions-val.csv, ... for other splits).
 """
 
+import csv
+import glob
+import json
+import math
 import os
 import platform
+import signal
 import subprocess
+import sys
 
 import numpy as np
 import torch
 
+from configurator import configure, stop
+from metrics import (
+    TAGS,
+    compare,
+    ece,
+    fitted,
+    interval,
+    macro_f1,
+    metrics,
+    precision_recall_f1,
+    redraw,
+    show,
+    show_summary,
+    softmax,
+    tags,
+    wilson,
+)
 from model import Config, Transformer
+from prepare import CLEANING, Split, clean, find_raw, prepare, read_json, read_rows, truncate
 from tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
-# metrics
-
-
-def softmax(logits):
-    """(n, n_class) logits -> (n, n_class) probabilities, float64."""
-    e = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf), dtype=np.float64)
-    return e / e.sum(axis=1, keepdims=True)
-
-
-def confusion(targets, predictions, n_class):
-    """
-    (n_class, n_class) counts, row = truth, column = prediction.
-    Example: truth [0, 0, 1, 2], predicted [0, 1, 1, 1] -> [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
-    """
-    pairs = np.asarray(targets, dtype=np.int64) * n_class + np.asarray(predictions, dtype=np.int64)
-    return np.bincount(pairs, minlength=n_class * n_class).reshape(n_class, n_class)
-
-
-def precision_recall_f1(table):
-    """
-    confusion table (K, K) -> three arrays (K,). What would be 0/0 is 0, as in scikit-learn's zero_division=0.
-    Example: [[1, 1, 0], [0, 1, 0], [0, 1, 0]] -> precision [1, 1/3, 0], recall [1/2, 1, 0], F1 [2/3, 1/2, 0]
-    """
-    hits, predicted, true = np.diag(table).astype(float), table.sum(axis=0), table.sum(axis=1)
-    precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(true, 1)
-    return precision, recall, 2 * hits / np.maximum(predicted + true, 1)
-
-
-def wilson(hits, n, z=1.959964):
-    """
-    The 95 % interval of a share, honest for few rows too (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953).
-    Example: wilson(21, 30) -> (0.521, 0.833): on 30 rows, 70 % says little
-    """
-    if n == 0:
-        return 0.0, 1.0
-    p, z2 = hits / n, z * z
-    middle, half = p + z2 / (2 * n), z * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
-    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
-
-
-def metrics(logits, targets, labels):
-    """
-    logits (n, K), targets (n,), K label names -> a dict of plain numbers, ready for JSON. macro_f1 is the mean over the
-    labels that occur as truth or prediction; nll is the mean negative log likelihood in nats, without class weights.
-    """
-    n, K = logits.shape
-    predictions, targets = logits.argmax(axis=1), np.asarray(targets, dtype=np.int64)
-    table = confusion(targets, predictions, K)
-    precision, recall, f1 = precision_recall_f1(table)
-    present = table.sum(axis=0) + table.sum(axis=1) > 0
-    hits = int(np.trace(table))
-    p_true = softmax(logits)[np.arange(n), targets]
-    columns = zip(labels, precision, recall, f1, table.sum(axis=1), strict=True)
-    return {
-        'n': n,
-        'accuracy': hits / max(n, 1),
-        'accuracy_ci': [round(x, 4) for x in wilson(hits, n)],
-        'macro_f1': float(f1[present].mean()) if n else 0.0,
-        'nll': float(-np.log(np.maximum(p_true, 1e-300)).mean()) if n else 0.0,
-        'per_class': {
-            label: {'precision': float(p), 'recall': float(r), 'f1': float(f), 'support': int(s)}
-            for label, p, r, f, s in columns
-        },
-        'confusion': table.tolist(),
-    }
-
-
-def table(m, labels):
-    """The metrics of one split as lines for people: per-class scores beside the confusion matrix."""
-    w = max(9, *(len(label) for label in labels))
-    cell = max(6, min(w, 12)) + 2
-    low, high = m['accuracy_ci']
-    lines = [
-        f'accuracy {m["accuracy"]:.3f} [{low:.3f}, {high:.3f}]   macro-F1 {m["macro_f1"]:.3f}   NLL {m["nll"]:.3f}   n {m["n"]}'
-    ]
-    names = ''.join(f'{label[: cell - 2]:>{cell}}' for label in labels)
-    lines.append(f'{"":{w}}  precision  recall     F1  support   predicted:{names}')
-    for label, row in zip(labels, m['confusion'], strict=True):
-        c = m['per_class'][label]
-        scores = f'{label:{w}}  {c["precision"]:9.3f}  {c["recall"]:6.3f}  {c["f1"]:5.3f}  {c["support"]:7,}'
-        lines.append(f'{scores}   {"":10}' + ''.join(f'{x:{cell},}' for x in row))
-    return '\n'.join(lines)
-
+out_dir = 'out/sentiment_scratch'  # of train.py; with several seeds or folds below it, all of them
+split = 'test'  # or 'val', 'train'
+input = ''  # instead: a labelled .csv, .tsv or .jsonl
+text_column = ''  # of input; '' is the training data's
+label_column = ''
+against = ''  # another run, judged on the same rows: are the two different?
+batch_size = 64
+device = 'auto'
+dtype = 'auto'
+# -----------------------------------------------------------------------------
 
 # -----------------------------------------------------------------------------
 # texts in, logits out
@@ -112,6 +67,8 @@ def choose_machine(device='auto', dtype='float32'):
         can = torch.cpu.get_capabilities() if device == 'cpu' else {}
         cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = 'bfloat16' if cuda or can.get('avx512_bf16') or can.get('amx_bf16') else 'float32'
+    if device == 'cuda':
+        device += f':{os.getenv("LOCAL_RANK", "0")}'  # one GPU to each process of torchrun
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -177,7 +134,7 @@ def resume_run(path, config, defaults, free):
     change. ValueError where there is none, or config wants something else of what is not free.
     """
     if not os.path.exists(path):
-        raise ValueError(f'there is no {path}; leave out --init_from=resume and --eval_only to train from the start')
+        raise ValueError(f'there is no {path}; leave out --init_from=resume to train from the start')
     try:
         last = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
@@ -186,6 +143,198 @@ def resume_run(path, config, defaults, free):
         fell_back = key == 'dataset' and ours == config['fallback_dataset']
         if key not in free and config[key] not in (ours, defaults[key]) and not fell_back:
             raise ValueError(f'{path} has {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
-        if key not in ('init_from', 'eval_only') and (key not in free or config[key] == defaults[key]):
+        if key != 'init_from' and (key not in free or config[key] == defaults[key]):
             config[key] = ours
     return last
+
+
+# -----------------------------------------------------------------------------
+# a finished run
+
+
+def labelled(path, recipe, columns, labels):
+    """A labelled file in the manner of a run's recipe -> records, raw texts, label numbers; rows that lack one are left out."""
+    columns = [own or old for own, old in zip(columns, recipe['columns'])]
+    found = []
+    for record, (_, row, reason) in enumerate(read_rows(path)):
+        if not reason and not set(columns) <= row.keys():
+            raise ValueError(f'{path} has no column {columns}; set --text_column and --label_column to some of {list(row)}')
+        text, label = (row.get(column, '').strip() for column in columns)
+        found += [(record, text, recipe['names'].get(label, label))] * bool(text and label and not reason)
+    records, texts, names = zip(*found) if found else ((), (), ())
+    if not found or set(names) - set(labels):
+        odd = ', '.join(sorted(set(names) - set(labels))[:5]) or 'no usable row'
+        ours = f'{odd}; the labels of this run are {", ".join(labels)}'
+        raise ValueError(f'{path}: {ours}; is --label_column={columns[1]} right?')
+    return np.array(records), texts, np.array([labels.index(name) for name in names])
+
+
+def safe(cell):
+    """A text as a spreadsheet will show it, not run it."""
+    return "'" + cell if cell[:1] in ('=', '+', '-', '@', '\t', '\r') else cell
+
+
+def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, device='auto', dtype='auto'):
+    """A run's best.pt on a split, or a labelled file -> what evaluation.json holds; writes it, and two tables of texts."""
+    device, ptdtype = choose_machine(device, dtype)
+    model, tokenizer, run = open_run(out_dir, device)
+    labels, recipe, settings, baseline = run['labels'], run['recipe'], run['settings'], {}
+    block_size, temperature = model.config.block_size, run.get('temperature', 1.0)
+    if input:
+        records, texts, y = labelled(input, recipe, columns, labels)
+        ids = tokenizer.encode_batch([clean(text, **{key: recipe[key] for key in CLEANING}) for text in texts])
+        lengths = np.array([len(x) for x in ids])
+        ids = [truncate(np.array(x), block_size, settings['keep'], tokenizer.n_prefix, tokenizer.n_suffix) for x in ids]
+    else:
+        folder = prepare(settings)
+        meta = read_json(folder, 'meta.json')
+        if meta['recipe'] != recipe or split not in meta['rows']:
+            raise ValueError(f'{folder} is not what {out_dir} was trained on, or has no {split} split; name a file: --input=')
+        ids = Split(folder, split, block_size, settings['keep'])
+        records, y, lengths = ids.rows, ids.labels.astype(np.int64), np.diff(ids.off)
+        paths = find_raw(settings['dataset'], settings['data_dir'], settings['test_file'])
+        wanted = set(records.tolist())
+        rows = enumerate(read_rows(paths['train' if settings.get('fold') else split if split in paths else 'train']))
+        texts = [row[recipe['columns'][0]].strip() for record, (_, row, _) in rows if record in wanted]
+        whole = {name: Split(folder, name) for name in meta['rows']}
+        baseline = fitted(folder, whole, tokenizer)
+    logits = predict(model, ids, batch_size, ptdtype)
+    p = softmax(logits / temperature)
+    guess, order = p.argmax(axis=1), np.arange(len(p))
+    confidence, second, wrong = p[order, guess], np.sort(p, axis=1)[:, -2], guess != y
+    known = set(baseline.get('words', ())) or None
+    marks = [tags(text, length > block_size, known) for text, length in zip(texts, lengths)]
+
+    m = {'run': out_dir, 'split': split, 'input': input} | metrics(logits, y, labels)
+    m |= {'ece': ece(softmax(logits), y), 'ece_calibrated': ece(p, y), 'temperature': temperature, 'coverage': []}
+    for threshold in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
+        sure = confidence >= threshold
+        m['coverage'].append([threshold, float(sure.mean()), float((~wrong)[sure].mean()) if sure.any() else None])
+    m['tags'] = {}
+    for tag in TAGS:
+        mine = wrong[[tag in found for found in marks]]
+        n, errors = len(mine), int(mine.sum())
+        ci = [round(x, 4) for x in wilson(errors, n)]
+        m['tags'][tag] = {'n': n, 'errors': errors, 'rate': errors / n if n else None, 'ci': ci}
+    m['baseline'] = {name: baseline[name].get(split) for name in ('majority', 'bag_of_words') if baseline}
+    m |= {key: run.get(key) for key in ('dataset', 'best', 'command', 'settings', 'versions', 'git')} | {'labels': labels}
+    m |= {'tokenizer': tokenizer.name, 'n_params': model.num_params()}
+    m |= {} if input else {f'n_{name}': rows for name, rows in meta['rows'].items()}
+    base, end = out_dir if os.path.isdir(out_dir) else os.path.dirname(out_dir), '-input' if input else f'-{split}'
+    names = {name: os.path.join(base, name + end * (end != '-test')) for name in ('predictions', 'errors', 'evaluation')}
+    fields = 'row text label prediction confidence margin loss tokens truncated tags'.split() + [f'logit_{x}' for x in labels]
+    for name, some in (('predictions', order), ('errors', order[wrong][np.argsort(-confidence[wrong], kind='stable')])):
+        with open(names[name] + '.csv', 'w', newline='', encoding='utf-8') as f:
+            out = csv.writer(f)
+            out.writerow(fields)
+            for i in some:
+                numbers = (confidence[i], confidence[i] - second[i], -math.log(max(p[i, y[i]], 1e-300)))
+                row = [records[i], safe(texts[i]), safe(labels[y[i]]), safe(labels[guess[i]]), *(f'{x:.5f}' for x in numbers)]
+                out.writerow([*row, lengths[i], lengths[i] > block_size, ' '.join(marks[i]), *(f'{x:.5f}' for x in logits[i])])
+    m['files'] = {name: path + ('.json' if name == 'evaluation' else '.csv') for name, path in names.items()}
+    with open(m['files']['evaluation'], 'w', encoding='utf-8') as f:
+        json.dump(m, f, indent=1)
+    return m
+
+
+def wandb_plots(wandb, m):
+    """A judgement's confusion matrix and errors, as wandb's own plots."""
+    pairs = [(i, j) for i, row in enumerate(m['confusion']) for j, n in enumerate(row) for _ in range(n)]
+    truth, guess = (list(x) for x in zip(*pairs))
+    with open(m['files']['errors'], newline='', encoding='utf-8') as f:
+        columns, *rows = csv.reader(f)
+    confusion = wandb.plot.confusion_matrix(y_true=truth, preds=guess, class_names=m['labels'])
+    return {'confusion': confusion, 'errors': wandb.Table(columns=columns, data=rows[:1000])}
+
+
+def read_predictions(out_dir, end=''):
+    """Runs' predictions -> {(run below out_dir, record): (truth, prediction)} by label name."""
+    found = {}
+    for run in runs(out_dir):
+        with open(os.path.join(run, f'predictions{end}.csv'), newline='', encoding='utf-8') as f:
+            kind = os.path.relpath(run, out_dir)
+            found |= {(kind * ('fold' not in kind), r['row']): (r['label'], r['prediction']) for r in csv.DictReader(f)}
+    return found
+
+
+def runs(out_dir):
+    """out_dir itself, or the runs below it that --seeds or --folds made"""
+    some = [path for kind in ('seed', 'fold') for path in glob.glob(os.path.join(glob.escape(out_dir), f'{kind}-*'))]
+    return sorted(some, key=lambda path: int(path.rpartition('-')[2])) or [out_dir]
+
+
+def several(config, free):
+    """What --seeds or --folds ask for: train.py once for each, one after the other, as far as it is not done; then leaves."""
+    kind, n, each = 'fold' if config['folds'] else 'seed', config['folds'] or config['seeds'], []
+    for k in range(1, n + 1):
+        run = os.path.join(config['out_dir'], f'{kind}-{k}')
+        args = [*sys.argv, f'--out_dir={run}', '--seeds=0', f'--{kind}={k}']
+        done = os.path.join(run, 'summary.json')
+        if not os.path.exists(done):
+            args += ['--init_from=resume'] * os.path.exists(os.path.join(run, 'last.pt'))
+            print(f'{kind} {k} of {n}: {run}', flush=True)
+            child = subprocess.Popen([sys.executable, *args], start_new_session=True)  # Ctrl-C reaches it once, from here
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda number, frame, child=child: child.send_signal(number))
+            if child.wait() or not os.path.exists(done):
+                raise SystemExit(child.returncode)  # it has said why
+        with open(os.path.join(run, 'evaluation.json'), encoding='utf-8') as f:
+            each.append(json.load(f))
+        other = [key for key, value in each[-1]['settings'].items() if key not in free and config[key] not in (value, 'auto')]
+        if other := set(other) - {'seed', 'seeds', 'folds', 'fold'}:
+            stop(f'{run} was done with another {", ".join(sorted(other))}; choose another out_dir')
+    show_summary(last := summary(config['out_dir'], each))
+    print(json.dumps(last))
+    raise SystemExit
+
+
+def summary(out_dir, each):
+    """The judgements of several runs -> means and sample standard deviations; of folds also all rows, each predicted once."""
+    m = {'run': out_dir, 'runs': len(each), 'n': each[0]['n']}
+    for name in ('accuracy', 'macro_f1', 'nll', 'ece_calibrated'):
+        values = [x[name] for x in each]
+        m |= {name: float(np.mean(values)), f'{name}_sd': float(np.std(values, ddof=1)), f'{name}_each': values}
+    if 'fold-' in each[0]['run']:
+        names = each[0]['labels']
+        total = np.sum([x['confusion'] for x in each], axis=0)
+        m |= {'n': int(total.sum()), 'out_of_fold_accuracy': float(np.trace(total) / total.sum())}
+        m |= {'out_of_fold_accuracy_ci': [round(x, 4) for x in wilson(np.trace(total), total.sum())]}
+        m |= {'out_of_fold_macro_f1': float(macro_f1(total)), 'out_of_fold_macro_f1_ci': interval(macro_f1(redraw(total)))}
+        m['recall'] = dict(zip(names, precision_recall_f1(total)[1].round(4).tolist()))
+        bags = [x['baseline'].get('bag_of_words') for x in each]
+        if all(bags):
+            m['out_of_fold_bag_of_words_macro_f1'] = float(macro_f1(np.sum([x['confusion'] for x in bags], axis=0)))
+    return m
+
+
+if __name__ == '__main__':
+    configure(globals())
+    machine, end = dict(batch_size=batch_size, device=device, dtype=dtype), f'-{split}' * (split != 'test')
+    try:
+        if not glob.glob(os.path.join(glob.escape(runs(out_dir)[0]), 'best.pt')) and not out_dir.endswith('.pt'):
+            raise ValueError(f'there is no trained run {out_dir}; train it, or check --out_dir')
+        each = []
+        for run in runs(out_dir):
+            each.append(judge(run, split, input, (text_column, label_column), **machine))
+            show(each[-1])
+        last = each[0] if len(each) == 1 else summary(out_dir, each)
+        if against:
+            ours, theirs = (read_predictions(path, '-input' if input else end) for path in (out_dir, against))
+            rows = [row for row in ours if row in theirs and ours[row][0] == theirs[row][0]]
+            if len(rows) < max(len(ours), len(theirs)):
+                raise ValueError(
+                    f'{out_dir} and {against} were judged on other rows; judge {against} with the same flags first'
+                )
+            names = {safe(name): i for i, name in enumerate(each[0]['labels'])}
+            truth, a, b = np.array([(names[ours[r][0]], names[ours[r][1]], names[theirs[r][1]]) for r in rows]).T
+            last['against'] = {'run': against} | compare(truth, a, b, len(names))
+    except (ValueError, OSError) as e:
+        stop(e)
+    if len(each) > 1:
+        show_summary(last)
+    if against:
+        for name in ('accuracy', 'macro_f1'):
+            d = last['against'][name]
+            print(f'{name} better than {against} by {d["difference"]:+.3f} [{d["ci"][0]:+.3f}, {d["ci"][1]:+.3f}]')
+        print('alone right {only_a_right} and {only_b_right} times, McNemar p = {mcnemar_p:.3f}'.format(**last['against']))
+    print(json.dumps({key: value for key, value in last.items() if key not in ('settings', 'versions', 'git')}))

@@ -209,5 +209,6 @@ def load(cls, folder, n_class, labels=None, **settings):
     if names and labels and sorted(map(str.lower, names)) == sorted(map(str.lower, labels)):
         order, names = [[name.lower() for name in names].index(label.lower()) for label in labels], list(labels)
         model.head.weight.data, model.head.bias.data = model.head.weight.data[order], model.head.bias.data[order]
+    notes += [f'{what}: {", ".join(some)}' for what, some in (('starts fresh', fresh), ('not used', dropped)) if some]
     model.loaded = dict(source=folder, labels=names, fresh=fresh, dropped=dropped, notes=notes)
     return model

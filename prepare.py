@@ -43,13 +43,15 @@ speakers = 'all'  # of a dialogue with "Name:" at line starts: 'all' turns with 
 val_fraction = 0.1  # of each label, carved out of the training file
 test_fraction = 0.1  # likewise, where there is no test file
 split_seed = 0
+folds = 0  # instead of the test split: the training file in so many parts, alike in labels, of which
+fold = 0  # the one with this number, from 1, is the test
 # report
 block_size = 256  # only to say what share of the texts it would cut
 # -----------------------------------------------------------------------------
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLEANING = ('lowercase', 'strip_brackets', 'strip_html', 'speakers')
-SPLIT = ('val_fraction', 'test_fraction', 'split_seed')
+SPLIT, FOLDS = ('val_fraction', 'test_fraction', 'split_seed'), ('folds', 'fold')
 RECIPE = ('dataset', 'text_column', 'label_column', 'test_file', 'data_dir', 'strict', 'tokenizer', *CLEANING, *SPLIT)
 SPLITS = ('train', 'val', 'test')
 KINDS = {'tok': np.uint16, 'off': np.int64, 'lab': np.uint16, 'row': np.int64}  # the files of a split
@@ -112,18 +114,18 @@ def clean(text, **cleaning):
     return scrub(text, **cleaning) or text.strip()
 
 
-def find_raw(dataset, data_dir):
-    """A known dataset -> {split: path}: in data_dir, beside this file, in $NANOSENTIMENT_RAW, or downloaded into data_dir."""
+def find_raw(dataset, data_dir, test_file=''):
+    """-> {split: path}: a known dataset's in data_dir, beside this file, in $NANOSENTIMENT_RAW, or downloaded into data_dir."""
     from pretrained import fetch
 
-    known, paths = DATASETS[dataset], {}
+    known, paths = DATASETS.get(dataset, {}), {} if dataset in DATASETS else {'train': dataset}
     roots = [root for root in (data_dir, os.path.join(HERE, 'data'), os.getenv('NANOSENTIMENT_RAW')) if root]
-    for split in ('train', 'test'):
+    for split in known.keys() & {'train', 'test'}:
         name, digest = known[split]
         places = [os.path.join(root, dataset, name) for root in roots]
         way_out = f'save it as {places[0]}, or let NANOSENTIMENT_RAW name a folder that holds {dataset}/{name}'
         paths[split] = next(filter(os.path.exists, places), '') or fetch(known['url'].format(name), places[0], digest, way_out)
-    return paths
+    return paths | ({'test': test_file} if test_file else {})
 
 
 def read_rows(path):
@@ -196,7 +198,7 @@ def scan(temp, folder, paths, recipe):
     return np.asarray(y), np.asarray(records), np.asarray(keys), labels, columns, count
 
 
-def assign(keys, labels, val_fraction, test_fraction, seed):
+def assign(keys, labels, val_fraction, test_fraction, seed, folds=0, fold=0):
     """
     keys (n,) and labels (n,) -> part (n,): 0 train, 1 val, 2 test; how many rows repeat a text; how many texts have several
     labels. Equal texts stay together, under the label of the first; a label of two texts has one in train and one in val.
@@ -208,9 +210,14 @@ def assign(keys, labels, val_fraction, test_fraction, seed):
     label_of, size = labels[first], np.bincount(labels[first])  # (n_text,), (n_label,)
     n_val = np.clip(np.rint(size * val_fraction), val_fraction > 0, np.maximum(size - 1, 0))
     n_test = np.clip(np.rint(size * test_fraction), test_fraction > 0, np.maximum(size - 1 - n_val, 0))
+    begin = n_val
+    if fold:  # its share of each label, so that every text is tested in one fold
+        begin, end = (-(-size * k // folds) for k in (fold - 1, fold))
+        n_test, n_val = end - begin, np.minimum(n_val, np.maximum(size - 1 - (end - begin), 0))
     draw = label_of + np.random.default_rng(seed).random(len(keys))[first]  # by the row: other cleaning, same validation rows
     sizes, part = np.stack((n_val, n_test, size - n_val - n_test), axis=1).astype(int), np.empty(len(first), dtype=np.uint8)
-    part[np.argsort(draw, kind='stable')] = np.repeat(np.tile(np.uint8([1, 2, 0]), len(size)), sizes.ravel())
+    rows = [np.roll(np.repeat(np.uint8([1, 2, 0]), n), shift) for n, shift in zip(sizes, (begin - n_val).astype(int))]
+    part[np.argsort(draw, kind='stable')] = np.concatenate(rows)
     return part[text], len(keys) - len(first), len(np.unique(text[labels != label_of[text]]))
 
 
@@ -230,21 +237,24 @@ def encode(temp, folder, part, tokenizer):
 
 def prepare(settings):
     """The settings named in RECIPE -> the prepared folder, made where missing. Raises ValueError, or pretrained.Unreachable."""
-    s = {key: settings[key] for key in RECIPE}
+    s = {key: settings[key] for key in RECIPE} | {key: settings.get(key, 0) for key in FOLDS}
     data_dir, known = s['data_dir'] or os.path.join(HERE, 'data'), DATASETS.get(s['dataset'], {})
     name, kind = os.path.splitext(os.path.basename(s['dataset']))
     if not known and kind.lower() not in ('.csv', '.tsv', '.jsonl'):
         raise ValueError(f'dataset {s["dataset"]!r} is neither one of {", ".join(DATASETS)} nor a .csv, .tsv or .jsonl file')
     if min(s['val_fraction'], s['test_fraction']) < 0 or s['val_fraction'] + s['test_fraction'] >= 1:
         raise ValueError('val_fraction and test_fraction leave nothing to train on; set them to 0.1 each')
+    if s['folds'] == 1 or not 0 <= s['fold'] <= s['folds']:
+        raise ValueError(f'fold {s["fold"]} of {s["folds"]} makes no sense; set folds to 2 or more, and fold to one of them')
     tokenizer = get_tokenizer(s['tokenizer'], [])  # bpe<N> is learned later
     if tokenizer.n_vocab > 1 << 16:
         raise ValueError(f'{s["tokenizer"]} has {tokenizer.n_vocab:,} tokens; choose a tokenizer of at most 65,536')
-    paths = find_raw(name, data_dir) if known else {'train': s['dataset']}
-    paths |= {'test': s['test_file']} if s['test_file'] else {}
+    paths = find_raw(s['dataset'], data_dir, s['test_file'])
+    paths = {'train': paths['train']} if s['fold'] else paths
     recipe = {'format': 2, 'raw': {}, 'names': known.get('names', {}), 'tokenizer': [tokenizer.name, tokenizer.sha256]}
     recipe['columns'] = [s[key] or own for key, own in zip(('text_column', 'label_column'), known.get('columns', ('', '')))]
-    recipe |= {key: s[key] for key in (*CLEANING, *SPLIT)} | ({'test_fraction': 0} if 'test' in paths else {})
+    recipe |= {key: s[key] for key in (*CLEANING, *SPLIT)} | ({'test_fraction': 0} if 'test' in paths or s['fold'] else {})
+    recipe |= {key: s[key] for key in FOLDS if s['fold']}
     for split, path in paths.items():
         if not os.path.isfile(path):
             raise ValueError(f'there is no file {path}; check --dataset and --test_file')
@@ -267,6 +277,8 @@ def prepare(settings):
 
 def build(temp, folder, dataset, paths, recipe, tokenizer):
     """Fills an empty folder: scan the raw files, split, learn the tokens, encode, count for the report."""
+    from metrics import describe  # with torch, which is slow to come
+
     y, records, keys, labels, columns, count = scan(temp, folder, paths, recipe)
     n = count['train']
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
@@ -277,7 +289,7 @@ def build(temp, folder, dataset, paths, recipe, tokenizer):
     order = sorted(labels, key=lambda x: (0, float(x), x) if re.fullmatch(r'-?\d+(\.\d+)?', x) else (1, 0, x))  # 2 before 10
     y = np.argsort([labels[label] for label in order]).astype(np.uint16)[y]
     part = np.full(len(y), 2, dtype=np.uint8)
-    part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe[key] for key in SPLIT))
+    part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe.get(key, 0) for key in SPLIT + FOLDS))
     if tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2':
         with open(f'{temp}/texts') as texts:
             step = 1 + os.path.getsize(texts.name) // 10_000_000  # 10 MB teach enough
@@ -313,25 +325,6 @@ def read_json(folder, name):
             return json.load(f)
     except (OSError, ValueError) as e:
         raise ValueError(f'{folder}/{name} cannot be read ({e}); delete {folder} and prepare again') from None
-
-
-def describe(counts):
-    """
-    Counter of (value, label) of a column -> missing and distinct values and, of a category, Pearson's chi-square test: does it
-    go with the label? Example: {(a, x): 10, (a, y): 20, (b, x): 20, (b, y): 10} -> chi2 6.667, df 1, p 0.0098
-    """
-    values, labels = (list(dict.fromkeys(names)) for names in zip(*counts))
-    out = {'missing': sum(n for (value, _), n in counts.items() if not value)}
-    out['distinct'] = len(values) if len(counts) < 1000 else None  # scan gave up
-    if 2 <= (out['distinct'] or 0) <= 50:
-        import torch  # slow to come, so not for every start
-
-        seen = np.array([[counts[value, label] for label in labels] for value in values], dtype=float)
-        expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0) / seen.sum()
-        chi2, df = ((seen - expected) ** 2 / expected).sum(), (len(values) - 1) * (len(labels) - 1)
-        p = torch.special.gammaincc(*torch.tensor((df / 2, chi2 / 2), dtype=torch.float64))
-        out |= {'chi2': float(chi2), 'df': df, 'p': float(p)}
-    return out
 
 
 def show(report):

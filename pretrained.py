@@ -162,7 +162,9 @@ def find(name):
         return name
     repo, _, revision = SHORT.get(name, name).partition('@')
     if os.path.isdir(name) or not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*@(\w[\w.-]*)?', f'{repo}@{revision}'):
-        raise ValueError(f"'{name}' is no folder with a config.json, no org/model of a hub, and none of {', '.join(SHORT)}")
+        raise ValueError(
+            f"'{name}' is no folder with a config.json, no org/model of a hub, and none of scratch, resume, {', '.join(SHORT)}"
+        )
     digest, revision = '' if revision else SHA256.get(repo, ''), revision or REVISION.get(repo, 'main')
     cache = os.getenv('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     hub = os.getenv('HF_HUB_CACHE') or os.path.join(os.getenv('HF_HOME') or os.path.join(cache, 'huggingface'), 'hub')

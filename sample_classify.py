@@ -26,6 +26,7 @@ input = ''  # a .csv, .tsv or .jsonl of any number of rows
 text_column = ''  # of input; '' is the training data's
 output = ''  # where input's rows go, with the label added: .csv, .tsv or .jsonl; '' is stdout, as CSV
 json = False  # one JSON object a text
+threshold = 0.0  # 0.8: the answer is "uncertain" where the best label is less probable; evaluate.py shows what that buys
 batch_size = 64
 device = 'auto'
 # -----------------------------------------------------------------------------
@@ -56,23 +57,22 @@ def classify(texts):
     block_size, keep = model.config.block_size, checkpoint['settings']['keep']
     ids = [truncate(x, block_size, keep, tokenizer.n_prefix, tokenizer.n_suffix) for x in encoded]
     out = []
-    for x, p in zip(encoded, softmax(predict(model, ids, batch_size)).round(4).tolist()):
+    logits = predict(model, ids, batch_size) / checkpoint.get('temperature', 1.0)  # found on validation, see metrics.py
+    for x, p in zip(encoded, softmax(logits).tolist()):
         every = dict(zip(checkpoint['labels'], p))
         best, second = sorted(every, key=every.get, reverse=True)[:2]
-        out.append(
-            dict(label=best, probability=every[best], runner_up=second, probabilities=every, truncated=len(x) > block_size)
-        )
+        every = {label: round(share, 4) for label, share in every.items()}
+        found = dict(label=best if every[best] >= threshold else 'uncertain', probability=every[best])
+        out.append(found | dict(runner_up=second, probabilities=every, truncated=len(x) > block_size))
     return out
 
 
 def show(text, c):
     """One line for people."""
-    bar, text = '#' * round(10 * c['probability']), ' '.join(text.split())
-    print(
-        f'{c["label"]:10} {bar:10} {c["probability"]:.2f}  (else {c["runner_up"]} {c["probabilities"][c["runner_up"]]:.2f})  ',
-        end='',
-    )
-    print(f'{text if len(text) < 80 else text[:77] + "..."}{"  [only a part was read: too long]" if c["truncated"] else ""}')
+    bar, text, other = '#' * round(10 * c['probability']), ' '.join(text.split()), c['runner_up']
+    odds = f'{c["label"]:10} {bar:10} {c["probability"]:.2f}  (else {other} {c["probabilities"][other]:.2f})'
+    cut = '  [only a part was read: too long]' * c['truncated']
+    print(f'{odds}  {text if len(text) < 80 else text[:77] + "..."}{cut}')
 
 
 def classify_file(path, column, out):
@@ -118,7 +118,8 @@ if __name__ == '__main__':
 
     import torch  # only now: a mistyped flag should not wait for it
 
-    from evaluate import choose_machine, open_run, predict, softmax
+    from evaluate import choose_machine, open_run, predict
+    from metrics import softmax
     from prepare import CLEANING, clean, read_rows, truncate
 
     try:

@@ -1,8 +1,7 @@
 """
 Trains a text classifier, judges it on the test split, and leaves out_dir/best.pt: all that sample_classify.py needs.
 $ python train.py config/train_sentiment_scratch.py
-$ python train.py config/finetune_gpt2.py --block_size=256
-$ python train.py config/finetune_minilm.py --dataset=mine.csv --text_column=body --label_column=mood
+$ python train.py config/finetune_gpt2.py --block_size=256 --dataset=mine.csv --text_column=body --label_column=mood
 $ python train.py --out_dir=out/sentiment_scratch --init_from=resume
 $ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py --gradient_accumulation_steps=2
 """
@@ -20,7 +19,8 @@ import torch
 import torch.distributed as dist
 
 from configurator import configure, stop
-from evaluate import choose_machine, metrics, pad, predict, resume_run, save_run, table
+from evaluate import choose_machine, judge, pad, predict, resume_run, save_run, several, wandb_plots
+from metrics import fit_temperature, imbalance, metrics, show
 from model import Config, Transformer
 from prepare import Split, prepare, read_json
 from pretrained import Unreachable, find
@@ -30,7 +30,6 @@ from pretrained import Unreachable, find
 out_dir = 'out/run'
 eval_interval = 0  # iterations between evaluations of the whole validation split; 0: once an epoch
 log_interval = 10
-eval_only = False  # judge out_dir/best.pt on validation and test, and leave
 init_from = 'scratch'  # or gpt2, minilm, bert-base-uncased, ..., a hub's org/model, a folder; 'resume': from out_dir/last.pt
 wandb_log = False
 wandb_project = 'nanosentiment'
@@ -94,15 +93,18 @@ backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
 device = 'auto'
 dtype = 'auto'  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
 compile = 'auto'  # torch.compile; auto: with CUDA
+# chance
 seed = 1
+seeds = 0  # 5: five runs with seeds 1 to 5, into out_dir/seed-1 and so on; what is finished there stays
+folds = 0  # 5: five runs, each tested on another fifth of the training file and trained on the rest: out_dir/fold-1, ...
+fold = 0  # of folds, the one to do; 0: all, one after the other
 # -----------------------------------------------------------------------------
 
 # what a resumed run may change: nothing that would bend its course
-FREE = 'out_dir log_interval eval_only init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
+FREE = 'out_dir log_interval init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = {'class_weight': 'none balanced sqrt sampling logit', 'keep': 'first last both', 'decay_lr': 'cosine linear none'}
 KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16', 'pool': 'auto last first mean'}
-OWN = 'n_layer n_head n_embd causal'  # what a pretrained model brings
 POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction layer_decay'
 
 
@@ -142,14 +144,6 @@ def get_lr(it, max_lr, warmup, decay, total, min_lr):
     return min_lr + (max_lr - min_lr) * (0.5 * (1 + math.cos(math.pi * done)) if decay == 'cosine' else 1 - done)
 
 
-def imbalance(counts, how):
-    """counts (n_class,) of the training split -> class weights that average 1 over its texts, and prior, for the loss"""
-    counts = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
-    weight = {'balanced': 1 / counts, 'sqrt': counts.rsqrt()}.get(how)
-    weight = None if weight is None else weight * counts.sum() / (weight * counts).sum()
-    return weight, (counts / counts.sum()).log() if how == 'logit' else None
-
-
 def say(text, end='\n'):
     if rank == 0:
         print(text, end=end, flush=True)
@@ -158,6 +152,8 @@ def say(text, end='\n'):
 if __name__ == '__main__':
     defaults = dict(globals())
     config = configure(globals())
+    if (seeds or folds) and not fold:
+        several(config, FREE.split())
     rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
     last_pt, best_pt = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
     for key, value in config.items():
@@ -165,24 +161,19 @@ if __name__ == '__main__':
             stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
         if isinstance(value, (int, float)) and (value < 0 or not value and key in POSITIVE.split()):
             stop(f'{key}={value} is too small; give it a positive number')
-        if init_from not in ('scratch', 'resume') and key in OWN.split() and value != defaults[key]:
-            stop(f'{key}={value} is not for us to choose, {init_from} brings its own; leave it out')
     if gradient_accumulation_steps % world:
         stop(f'gradient_accumulation_steps={gradient_accumulation_steps} is no multiple of the {world} processes; make it one')
 
     # a checkpoint to go on from, with its own settings; machine
-    last, path = None, best_pt if eval_only else last_pt
     try:
-        if init_from == 'resume' or eval_only:
-            last = resume_run(path, config, defaults, FREE.split())
-            globals().update(config)
+        last = resume_run(last_pt, config, defaults, FREE.split()) if init_from == 'resume' else None
+        globals().update(config)
         device, ptdtype = choose_machine(device, dtype)
     except ValueError as e:
         stop(str(e))
     if world > 1:
-        dist.init_process_group(backend if backend != 'auto' else 'nccl' if device == 'cuda' else 'gloo')
-        if device == 'cuda':
-            device = f'cuda:{os.environ["LOCAL_RANK"]}'
+        dist.init_process_group(backend if backend != 'auto' else 'nccl' if device.startswith('cuda') else 'gloo')
+        if device.startswith('cuda'):
             torch.cuda.set_device(device)
     autocast = torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32)
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=ptdtype == torch.float16)
@@ -200,8 +191,8 @@ if __name__ == '__main__':
         except Unreachable as e:
             if not fallback_dataset:
                 raise
-            lines = [*str(e).split('; '), f'GOING ON WITH {fallback_dataset.upper()} INSTEAD: it says nothing about {dataset}']
-            print('\n'.join(['#' * 120, *(f'#  {line}' for line in lines), '#' * 120]), file=sys.stderr)
+            lines = f'{e}; GOING ON WITH {fallback_dataset.upper()} INSTEAD: it says nothing about {dataset}'.split('; ')
+            print('\n#  '.join(['#' * 120, *lines]), '#' * 120, sep='\n', file=sys.stderr)
             config |= {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
             folder = prepare(config)
         if rank == 0 and world > 1:
@@ -219,12 +210,13 @@ if __name__ == '__main__':
 
     # model
     try:
-        ours = dict(block_size=block_size, dropout=dropout, head_dropout=head_dropout, pool=None if pool == 'auto' else pool)
-        if source:
-            model = Transformer.from_pretrained(source, len(labels), labels=labels, **ours)
+        ours = dict(block_size=block_size, dropout=dropout, head_dropout=head_dropout, n_class=len(labels))
+        ours |= {key: config[key] for key in 'n_layer n_head n_embd causal pool'.split() if config[key] != defaults[key]}
+        if source:  # it has sizes of its own, and refuses others
+            model = Transformer.from_pretrained(source, labels=labels, **ours)
         else:
-            ours |= dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, causal=causal, pool=ours['pool'] or 'last')
-            model = Transformer(Config(**(last['config'] if last else ours | dict(vocab_size=n_vocab, n_class=len(labels)))))
+            scratch = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=n_vocab)
+            model = Transformer(Config(**(last['config'] if last else scratch | ours)))
         model.reinit(reinit)
         model.freeze(freeze)
         if n_vocab > model.config.vocab_size:
@@ -235,7 +227,7 @@ if __name__ == '__main__':
         stop(str(e))
     if last:
         if last['recipe'] != meta['recipe']:
-            stop(f'{path} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
+            stop(f'{last_pt} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
         model.load_state_dict(last['model'])
     model.to(device)
     optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr)
@@ -254,23 +246,22 @@ if __name__ == '__main__':
     rows, cut = ' '.join(f'{name} {len(split):,}' for name, split in splits.items()), (np.diff(train.off) > block_size).mean()
     say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut:.1%} of the texts cut to {block_size} tokens')
     if source:
-        new, unused = model.loaded['fresh'] + [f'the top {reinit} layers'] * (reinit > 0), model.loaded['dropped']
-        facts = [f'{what}: {", ".join(x)}' for what, x in (('starts fresh', new), ('not used', unused)) if x]
-        say('; '.join([f'weights of {source}', *model.loaded['notes'], *facts]))
+        anew = [f'the top {reinit} layers start fresh'] * (reinit > 0) + [f'frozen: embeddings, {freeze} layers'] * (freeze > 0)
+        say('; '.join([f'weights of {source}', *model.loaded['notes'], *anew]))
     n_params, n_trained = model.num_params(), sum(p.numel() for p in model.parameters() if p.requires_grad)
     say(f'model of {n_params:,} parameters, {n_trained:,} to train; {device}, {ptdtype}, compile {forward is not model}')
     say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}')
 
-    def judge(split):  # all of it, shared among the processes
+    def predict_all(split):  # shared among the processes -> logits and labels
         rows = [np.arange(r, len(split), world) for r in range(world)]
         parts = [predict(model, split, 4 * batch_size, ptdtype, rows[rank])] * world
         if world > 1:
             dist.all_gather_object(parts, parts[rank])
-        return metrics(np.concatenate(parts), split.labels[np.concatenate(rows)], labels)
+        return np.concatenate(parts), split.labels[np.concatenate(rows)].astype(np.int64)
 
     def checkpoint(**more):
         c = dict(model=model.state_dict(), config=dict(vars(model.config)), settings=config, labels=labels, dataset=dataset)
-        return c | dict(tokenizer=tokenizer_state, recipe=meta['recipe'], **more)
+        return c | dict(tokenizer=tokenizer_state, recipe=meta['recipe'], command=command, **more)
 
     def save_last():
         if rank == 0:
@@ -285,14 +276,15 @@ if __name__ == '__main__':
 
     # the state of the run: with the weights and the optimizer all that last.pt needs, since the order of the texts
     # follows from (seed, epoch), and dropout's random numbers from (seed, iter)
+    command = last['command'] if last else ' '.join(['python', *sys.argv])
     run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
-    if last and not eval_only:
+    if last:
         run = last['run']
         optimizer.load_state_dict(last['optimizer'])
         scaler.load_state_dict(last['scaler'])
     os.makedirs(out_dir, exist_ok=True)
     log_path = os.path.join(out_dir, 'metrics.jsonl')
-    if rank == 0 and not eval_only:
+    if rank == 0:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
         log = open(log_path + '.tmp', 'w', encoding='utf-8')  # what was logged after the checkpoint will come again
         log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])
@@ -315,7 +307,7 @@ if __name__ == '__main__':
     epochs = (epoch_batches(train, step_size, seed, e, class_weight == 'sampling') for e in itertools.count(epoch))
     model.train()
     for rows in itertools.islice(itertools.chain.from_iterable(epochs), position, None):
-        if eval_only or run['iter'] >= total_iters or (patience and run['bad_evals'] >= patience):
+        if run['iter'] >= total_iters or (patience and run['bad_evals'] >= patience):
             stopped = 'early' if patience and run['bad_evals'] >= patience else 'max'
             break
         tick = time.perf_counter()
@@ -358,7 +350,8 @@ if __name__ == '__main__':
             line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, {left // 60}:{left % 60:02} left at most '
             say(line, end='\r' if sys.stdout.isatty() else '\n')
         if it % eval_every == 0 or at_end:
-            val, train_loss = judge(splits['val']), run['loss_sum'] / run['loss_n']
+            logits, y = predict_all(splits['val'])
+            val, train_loss = metrics(logits, y, labels), run['loss_sum'] / run['loss_n']
             new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
             score = [-val['nll']] if metric == 'val_loss' else [val['macro_f1'], -val['nll']]  # few rare texts make ties
             better = run['best'] is None or score > run['best']['score']
@@ -369,7 +362,7 @@ if __name__ == '__main__':
             write(**new, train_loss=train_loss)
             run |= dict(loss_sum=0.0, loss_n=0)
             if rank == 0 and better:
-                save_run(best_pt, checkpoint(metrics=val))
+                save_run(best_pt, checkpoint(metrics=val, best=new, temperature=fit_temperature(logits, y)))
         if it % eval_every == 0 or at_end or signalled:
             run['seconds'] += time.perf_counter() - begin
             begin, first_iter = time.perf_counter(), it
@@ -381,24 +374,23 @@ if __name__ == '__main__':
 
     # -----------------------------------------------------------------------------
     # the end: the best weights, once over the test split
-    test = None
-    if world > 1:
-        dist.barrier()
-    if stopped != 'signal':
-        model.load_state_dict(torch.load(best_pt, map_location=device, weights_only=True)['model'])
-        for name in ('val', 'test') if eval_only else ('test',):
-            if name in splits:
-                test = judge(splits[name])
-                say(f'\n{dataset}, {name}:\n{table(test, labels)}')
+    judged = test = None
+    if stopped != 'signal' and 'test' in splits and rank == 0:
+        show(judged := judge(out_dir, device=device, dtype=dtype))
+        recall = {label: x['recall'] for label, x in judged['per_class'].items()}
+        test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
-    summary['best'] = {k: v for k, v in run['best'].items() if k != 'score'} if run['best'] else None
-    recall = {label: test['per_class'][label]['recall'] for label in labels} if test else None
-    summary['test'] = {k: test[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall} if test else None
+    summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
     speed, seconds = run['examples'] / max(run['train_seconds'], 1e-9), run['seconds'] + time.perf_counter() - begin
     summary |= dict(train_examples_per_s=round(speed, 1), seconds=round(seconds, 1), stopped=stopped)
-    if rank == 0 and wandb_log and not eval_only:
+    summary |= dict(seed=seed, fold=fold, command=command)
+    if rank == 0 and stopped != 'signal':
+        with open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8') as f:
+            f.write(json.dumps(summary) + '\n')
+    if rank == 0 and wandb_log:
         wandb.summary.update(summary)
+        wandb.log(wandb_plots(wandb, judged) if judged else {})
         wandb.finish()
     say(json.dumps(summary))
     if world > 1:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import prepare as p
-from prepare import RECIPE, Split, assign, clean, describe, only_speakers, prepare, read_json, read_rows, scrub, truncate
+from metrics import describe
+from prepare import RECIPE, Split, assign, clean, only_speakers, prepare, read_json, read_rows, scrub, truncate
 from tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -416,7 +417,7 @@ def test_damaged_files_are_named(tmp_path, name, damage):
 def test_a_killed_preparation_leaves_no_folder_that_looks_complete(tmp_path):
     """kill -9 at the worst moment, all files but the last written: the next run prepares anew."""
     s = settings(tmp_path, some_file(tmp_path))
-    code = f'import os, prepare\nprepare.describe = lambda counts: os._exit(9)\nprepare.prepare({s!r})'
+    code = f'import os, metrics, prepare\nmetrics.describe = lambda counts: os._exit(9)\nprepare.prepare({s!r})'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True).returncode == 9
     assert not list(Path(s['data_dir']).glob('*/bpe300-????????/meta.json'))
     assert len(Split(prepare(s), 'train')) == 80

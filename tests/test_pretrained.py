@@ -438,14 +438,14 @@ def test_head_in_our_order_of_labels(family, tmp_path):
 def test_positions_are_cropped_and_limited(family, tmp_path):
     theirs = make(tmp_path, family)
     model = Transformer.from_pretrained(str(tmp_path), 3, block_size=7)
-    assert model.config.block_size == 7 and model.loaded['notes'] == [f'positions cropped from {T} to 7']
+    assert model.config.block_size == 7 and model.loaded['notes'][0] == f'positions cropped from {T} to 7'
     assert len(model.wpe.weight) == 7 + model.config.pos_offset
     idx, lengths, inputs = batch(family)
     rows = lengths <= 7
     with torch.no_grad():
         expected = theirs(**inputs).logits[rows]
         assert (logits(model, idx[rows, :7], lengths[rows])[1] - expected).abs().max() < EXACT
-    assert not Transformer.from_pretrained(str(tmp_path), 3, block_size=T).loaded['notes']
+    assert 'cropped' not in str(Transformer.from_pretrained(str(tmp_path), 3, block_size=T).loaded['notes'])
     with pytest.raises(ValueError, match=f'block_size {T + 1} is more than the {T} positions of .*set it to {T} or less'):
         Transformer.from_pretrained(str(tmp_path), 3, block_size=T + 1)
 

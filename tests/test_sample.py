@@ -9,7 +9,8 @@ import shutil
 import pytest
 from conftest import run, write_rows
 
-from evaluate import open_run, predict, softmax
+from evaluate import open_run, predict
+from metrics import softmax
 from prepare import Split, prepare
 
 
@@ -33,7 +34,7 @@ def test_a_table_gets_the_labels_that_the_test_split_got(trained, moved, tmp_pat
     result = run('sample_classify.py', f'--out_dir={moved}', f'--input={raw}', f'--output={out}', cwd=tmp_path)
     model, _, checkpoint = open_run(moved)
     folder = prepare(checkpoint['settings'])
-    probabilities = softmax(predict(model, Split(folder, 'test', 32, 'last')))
+    probabilities = softmax(predict(model, Split(folder, 'test', 32, 'last')) / checkpoint['temperature'])
     given, found = rows_of(raw), rows_of(out)
     assert len(found) == 60 and '60 rows' in result.err
     for row, original, p in zip(found, given, probabilities):
