@@ -120,7 +120,7 @@ def find_raw(dataset, data_dir, test_file=''):
 
     known, paths = DATASETS.get(dataset, {}), {} if dataset in DATASETS else {'train': dataset}
     roots = [root for root in (data_dir, os.path.join(HERE, 'data'), os.getenv('NANOSENTIMENT_RAW')) if root]
-    for split in known.keys() & {'train', 'test'}:
+    for split in ('train', 'test') if known else ():  # in this order: what labels there are is up to train
         name, digest = known[split]
         places = [os.path.join(root, dataset, name) for root in roots]
         way_out = f'save it as {places[0]}, or let NANOSENTIMENT_RAW name a folder that holds {dataset}/{name}'

@@ -48,7 +48,7 @@ def read_rows(folder, name='predictions.csv'):
     try:
         with open(folder / name, newline='', encoding='utf-8-sig', errors='replace') as f:
             reader = csv.DictReader(f)  # evaluate.py put a quote before what a spreadsheet would run as a formula
-            rows = [{key: re.sub(r"^'(?=[=+\-@\t\r])", '', x) for key, x in row.items()} for row in reader]
+            rows = [{key: re.sub(r"^'(?=[=+\-@\t\r])", '', row[key]) for key in {'text', *row}} for row in reader]
         labels = [key[6:] for key in reader.fieldnames if key.startswith('logit_')]
         for row in rows:
             row['truth'], row['guess'] = labels.index(row['label']), labels.index(row['prediction'])

@@ -181,6 +181,7 @@ def test_raw_files_are_looked_for_in_order(tmp_path, server, monkeypatch):
     for i, place in enumerate(places):
         assert find_raw('mine', str(tmp_path / 'own'))['train'] == str(place / 't.tsv')
         assert find_raw('mine', '')['train'] == str(places[max(i, 1)] / 't.tsv')
+        assert list(find_raw('mine', '')) == ['train', 'test'], 'what labels there are is up to train, which is read first'
         (place / 't.tsv').unlink()
     paths = find_raw('mine', str(tmp_path / 'own'))
     assert paths == {'train': str(places[0] / 't.tsv'), 'test': str(places[0] / 'd.tsv')}
