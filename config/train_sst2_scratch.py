@@ -1,5 +1,6 @@
 # a small transformer without any pre-training on SST-2: 67,349 phrases of film reviews, negative or positive
 # $ python train.py config/train_sst2_scratch.py
+# expected: 80 % on dev; minutes
 
 out_dir = 'out/sst2_scratch'
 dataset = 'sst2'

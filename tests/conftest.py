@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is there: pytest-xdist already has a process for each core
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY = '--n_layer=2 --n_head=2 --n_embd=16 --block_size=32 --tokenizer=bpe300 --batch_size=8 --dropout=0.1 --warmup_iters=5'
 
