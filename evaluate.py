@@ -266,6 +266,8 @@ def runs(out_dir):
 def several(config, free):
     """What --seeds or --folds ask for: train.py once for each, one after the other, as far as it is not done; then leaves."""
     kind, n, each = 'fold' if config['folds'] else 'seed', config['folds'] or config['seeds'], []
+    if 'RANK' in os.environ or n < 2:
+        stop(f'{kind}s={n} are two or more runs, one after the other, without torchrun; set --seed or --fold for a single one')
     for k in range(1, n + 1):
         run = os.path.join(config['out_dir'], f'{kind}-{k}')
         args = [*sys.argv, f'--out_dir={run}', '--seeds=0', f'--{kind}={k}']

@@ -233,6 +233,8 @@ def test_wandb_keeps_the_history_without_a_network(trained, tmp_path):
     found = [json.loads(item.value_json) for item in items if 'val_loss' in (item.key, *item.nested_key)]
     logged = [x['val_loss'] for x in log_of(tmp_path / 'run') if 'val_loss' in x]
     assert found == logged and len(logged) == 2
+    keys = {key for item in items for key in (item.key, *item.nested_key)}
+    assert 'errors' in keys and any('confusion' in key for key in keys), keys
 
 
 def test_without_its_dataset_the_first_command_goes_on_with_the_demo(tmp_path):
