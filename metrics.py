@@ -180,6 +180,21 @@ def table(m, labels):
     return '\n'.join(lines)
 
 
+def show_data(report):
+    """prepare.py's report for people."""
+    for key in ('dataset', 'rows', 'rejected', 'emptied', 'repeated_rows', 'texts_under_several_labels', 'test_texts_in_train'):
+        print(f'{key:28} {report[key]}')
+    print(f'\n{"label":20}' + ''.join(f'{split:>10}' for split in report['rows']) + '   tokens: p5   p50   p95   max')
+    for label, lengths in report['lengths'].items():
+        cells = [f'{n[label]:10,}' for n in report['labels'].values()] + [' ' * 5] + [f'{n:6.0f}' for n in lengths]
+        print(f'{label[:20]:20}' + ''.join(cells))
+    print(f'\n{"column":28} missing distinct       chi2  df        p  goes with the label?')
+    for column, c in report['columns'].items():
+        test = '{chi2:11.1f} {df:3} {p:8.2g}  '.format(**c) + ('yes' if c['p'] < 0.01 else 'no') if 'p' in c else ''
+        print(f'{column[:28]:28} {c["missing"]:7,} {c["distinct"] or "many":>8}{test}')
+    print(f'\n{report["share_truncated"]:.1%} of the training texts are cut. One of them all:\n{report["example"]}')
+
+
 def show(m):
     """One judgement for people."""
     print(f'\n{m["dataset"]}, {m["input"] or m["split"]}:\n{table(m, m["labels"])}')

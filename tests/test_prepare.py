@@ -14,7 +14,7 @@ import pytest
 
 import prepare as p
 from metrics import describe
-from prepare import RECIPE, Split, assign, clean, only_speakers, prepare, read_json, read_rows, scrub, truncate
+from prepare import RECIPE, Split, assign, clean, follow, only_speakers, prepare, read_json, read_rows, scrub, truncate
 from tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -592,3 +592,16 @@ def test_sst2_is_read_whole():
     for name, n in (('train.tsv', 67349), ('dev.tsv', 872)):
         reasons = Counter(reason for _, _, reason in read_rows(f'{RAW}/sst2/{name}'))
         assert reasons == {'': n}
+
+
+def test_phrases_follow_their_sentences():
+    """SST-2's rows are phrases of one another; only what no training text contains may validate."""
+    texts = ['a fine film of note', 'a fine film', 'fine', 'this fine mess', 'of note', 'of note', 'fine films', 'never seen']
+    part = follow(texts, np.array([1, 0, 1, 0, 0, 1, 1, 1]))
+    assert part.tolist() == [1, 1, 0, 0, 1, 1, 1, 1]  # 'fine' lies in a training text too; 'fine films' in none, words count
+    rng = np.random.default_rng(0)
+    texts = sorted({' '.join(rng.choice(list('abcdef'), rng.integers(1, 7))) for _ in range(400)})
+    part = follow(texts, (rng.random(len(texts)) < 0.3).astype(np.uint8))
+    judged = [f' {text} ' for text, p in zip(texts, part) if p]
+    learned = [f' {text} ' for text, p in zip(texts, part) if not p]
+    assert judged and not any(a in b for a in judged for b in learned)
