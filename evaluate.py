@@ -52,8 +52,6 @@ batch_size = 64
 device = 'auto'
 dtype = 'auto'
 # -----------------------------------------------------------------------------
-
-# -----------------------------------------------------------------------------
 # texts in, logits out
 
 
@@ -280,11 +278,14 @@ def several(config, free):
                 signal.signal(number, lambda number, frame, child=child: child.send_signal(number))
             if child.wait() or not os.path.exists(done):
                 raise SystemExit(child.returncode)  # it has said why
-        with open(os.path.join(run, 'evaluation.json'), encoding='utf-8') as f:
+        if not os.path.exists(path := os.path.join(run, 'evaluation.json')):
+            stop(f'{run} has no test split to be compared on; set test_fraction or test_file, and choose another out_dir')
+        with open(path, encoding='utf-8') as f:
             each.append(json.load(f))
-        other = [key for key, value in each[-1]['settings'].items() if key not in free and config[key] not in (value, 'auto')]
-        if other := set(other) - {'seed', 'seeds', 'folds', 'fold'}:
-            stop(f'{run} was done with another {", ".join(sorted(other))}; choose another out_dir')
+        theirs = {key: value for key, value in each[-1]['settings'].items() if key not in [*free, 'seed', 'seeds', 'fold']}
+        other = [key for key, value in theirs.items() if config.get(key) not in (value, 'auto')]
+        if other and [theirs[key] for key in other] != [config['fallback_dataset']]:  # that one fell back, as we would
+            stop(f'{run} was done with another {", ".join(other)}; choose another out_dir')
     show_summary(last := summary(config['out_dir'], each))
     print(json.dumps(last))
     raise SystemExit
