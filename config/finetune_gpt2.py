@@ -1,7 +1,7 @@
 # GPT-2 (124 million parameters) on 970 customer-service conversations, 17 of them positive
 # $ python train.py config/finetune_gpt2.py --block_size=256
 # not yet measured here (its weights come from a hub, 0.5 GB). Expect 80 to 90 % of the 30 test texts: what public
-# reports of the same data reached by training the whole network; on two CPU cores about half an hour, with a GPU a minute
+# reports of the same data reached by training the whole network; estimated: half an hour on two CPU cores
 
 out_dir = 'out/gpt2'
 dataset = 'customer_service'

@@ -2,7 +2,7 @@
 # $ pip install tokenizers
 # $ python train.py config/finetune_roberta_sst2.py
 # not yet measured here (its weights come from a hub, 0.5 GB). Expected: 94 % on dev, as others report for it with these
-# rates; an hour an epoch on two CPU cores with bfloat16, minutes with a GPU
+# rates; estimated: an hour an epoch on two CPU cores with bfloat16
 
 out_dir = 'out/roberta_sst2'
 dataset = 'sst2'

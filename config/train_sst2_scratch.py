@@ -1,25 +1,26 @@
 # a small transformer without any pre-training on SST-2: 67,349 phrases of film reviews, negative or positive
 # $ python train.py config/train_sst2_scratch.py
-# expected: 80 % on dev; minutes
+# about 2 minutes on two CPU cores; expect 80 % on dev (.807 on held-out training sentences, where a bag of words has .809)
 
 out_dir = 'out/sst2_scratch'
 dataset = 'sst2'
-tokenizer = 'bpe8192'
+tokenizer = 'bpe16384'  # nearly whole words; 8,192 was no better
 val_fraction = 0.05
+block_size = 128  # nothing is cut: the longest has 66 tokens
 
 n_layer = 2
 n_head = 4
-n_embd = 256
+n_embd = 128
 causal = False
 pool = 'mean'
-block_size = 128
-dropout = 0.3
-head_dropout = 0.3
+dropout = 0.5  # .3 and less learn the phrases by heart: .787 on held-out sentences
+head_dropout = 0.5
+label_smoothing = 0.1
 
 batch_size = 32
-learning_rate = 5e-4
+learning_rate = 1e-3
 warmup_iters = 200
 weight_decay = 0.1
-max_epochs = 3
+max_epochs = 2
 metric = 'val_macro_f1'
 log_interval = 100
