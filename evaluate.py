@@ -178,9 +178,10 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     model, tokenizer, run = open_run(out_dir, device)
     labels, recipe, settings, baseline = run['labels'], run['recipe'], run['settings'], {}
     block_size, temperature = model.config.block_size, run.get('temperature', 1.0)
+    cleaning = {key: recipe[key] for key in CLEANING}
     if input:
         records, texts, y = labelled(input, recipe, columns, labels)
-        ids = tokenizer.encode_batch([clean(text, **{key: recipe[key] for key in CLEANING}) for text in texts])
+        ids = tokenizer.encode_batch([clean(text, **cleaning) for text in texts])
         lengths = np.array([len(x) for x in ids])
         ids = [truncate(np.array(x), block_size, settings['keep'], tokenizer.n_prefix, tokenizer.n_suffix) for x in ids]
     else:
@@ -201,7 +202,7 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     guess, order = p.argmax(axis=1), np.arange(len(p))
     confidence, second, wrong = p[order, guess], np.sort(p, axis=1)[:, -2], guess != y
     known = set(baseline.get('words', ())) or None
-    marks = [tags(text, length > block_size, known) for text, length in zip(texts, lengths)]
+    marks = [tags(clean(text, **cleaning), length > block_size, known) for text, length in zip(texts, lengths)]
 
     m = {'run': out_dir, 'split': split, 'input': input} | metrics(logits, y, labels)
     m |= {'ece': ece(softmax(logits), y), 'ece_calibrated': ece(p, y), 'temperature': temperature, 'coverage': []}

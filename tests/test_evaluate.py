@@ -56,6 +56,15 @@ def test_every_row_is_there_once_with_its_own_text(judged):
     assert len(wrong) == round((1 - judged.test.last['accuracy']) * len(rows))
 
 
+def test_a_word_is_rare_if_training_never_showed_it(judged, tmp_path):
+    """What cleaning removes is not rare: a raw text is compared as the model is shown it."""
+    (tmp_path / 'test.csv').write_text('body,mood\n<b>LOVELY</b> (thanks),good\nzyzzyva thanks,good\n')
+    args = [arg for arg in judged.args if not arg.startswith('--test_file')] + [f'--test_file={tmp_path}/test.csv']
+    run('train.py', *args, '--max_iters=1', f'--out_dir={tmp_path}/run')
+    rows = rows_of(tmp_path / 'run' / 'predictions.csv')
+    assert ['rare' in row['tags'] for row in rows] == [False, True]
+
+
 def test_the_tables_say_what_the_model_says(judged):
     model, _, checkpoint = open_run(str(judged.out_dir))
     split = Split(prepare(checkpoint['settings']), 'val', model.config.block_size, checkpoint['settings']['keep'])
