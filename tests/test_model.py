@@ -133,7 +133,7 @@ def test_decay_and_rates_are_grouped():
     """A bias that decays, or a weight in no group, trains wrongly and silently."""
     model = Transformer(Config(**SIZES | FAMILIES['bert']))
     model.freeze(1)
-    groups = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), layer_decay=0.5, head_lr=1e-2).param_groups
+    groups = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), layer_decay=0.5, head_lr=1e-2)[0].param_groups
     found = [(id(p), g) for g in groups for p in g['params']]
     where = dict(found)
     assert len(found) == len(where) == sum(p.requires_grad for p in model.parameters())
@@ -148,11 +148,46 @@ def test_frozen_layers_stay_and_the_rest_moves():
     model, (idx, lengths, y) = make(), batch()
     before = {name: p.clone() for name, p in model.named_parameters()}
     model.freeze(2)
-    optimizer = model.configure_optimizers(0.1, 1e-2, (0.9, 0.99))
+    (optimizer,) = model.configure_optimizers(0.1, 1e-2, (0.9, 0.99))
     model(idx, lengths, y)[1].mean().backward()
     optimizer.step()
     for name, p in model.named_parameters():
         assert torch.equal(p, before[name]) == name.startswith(('wte', 'wpe', 'h.0', 'h.1')), name
+
+
+def test_sparse_rows_move_only_what_was_read():
+    """From rest, with no decay, Adam for a step's own rows is Adam for all: a norm over tokens instead of ids is not."""
+    idx, lengths, targets = batch()
+    idx = idx % 30  # ids repeat, and 20 rows of the table are never read
+    after = []
+    for sparse in (False, True):
+        model = make(dtype=torch.float64, token_dropout=0.0)
+        before = model.wte.weight.clone()
+        optimizers = model.configure_optimizers(0.0, 1e-2, (0.9, 0.99), sparse=sparse)
+        (1e6 * model(idx, lengths, targets)[1].sum()).backward()  # far above epsilon, which the two place differently
+        assert model.wte.weight.grad.is_sparse == sparse and len(optimizers) == 1 + sparse
+        norms = model.clip_grad(1e5), model.clip_grad(0.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        after.append((*norms, model.wte.weight, model.h[0].mlp.c_fc.weight))
+        assert torch.equal(model.wte.weight[30:], before[30:]) and not torch.equal(model.wte.weight[:30], before[:30])
+    for dense, rows in zip(*after):
+        torch.testing.assert_close(rows, dense, rtol=1e-6, atol=1e-6)
+    assert after[0][0] > 1e5 and after[0][1] == pytest.approx(1e5), 'clipped, and what it was before is told'
+
+
+def test_token_dropout_takes_whole_words_and_leaves_places():
+    """A dropped token is the same nothing whichever it was; in use all are read."""
+    model, (idx, lengths, _) = make(token_dropout=0.4), batch()
+    seen = []
+    model.wte.register_forward_hook(lambda module, given, out: seen.append(out))
+    model.h[0].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model.train()(idx, lengths)
+    places = (seen[1] - model.wpe.weight[:24]).detach()  # (B, T, C) what is left of each word
+    gone = (places == 0).all(dim=2)
+    assert 0.2 < gone.float().mean() < 0.6
+    torch.testing.assert_close(places[~gone], seen[0][~gone].detach(), rtol=0, atol=1e-6)
+    assert torch.equal(model.eval()(idx, lengths)[0], model(idx, lengths)[0])
 
 
 @torch.no_grad()
@@ -187,7 +222,7 @@ def test_eight_texts_can_be_learned_by_heart():
     torch.manual_seed(0)
     model = Transformer(Config(**SIZES))
     idx, lengths, y = torch.randint(0, 50, (8, 24)), torch.randint(1, 25, (8,)), torch.randint(0, 3, (8,))
-    optimizer = model.configure_optimizers(0.0, 3e-3, (0.9, 0.99))
+    (optimizer,) = model.configure_optimizers(0.0, 3e-3, (0.9, 0.99))
     for _ in range(60):
         optimizer.zero_grad()
         model(idx, lengths, y)[1].mean().backward()
