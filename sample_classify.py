@@ -57,7 +57,7 @@ def classify(texts):
     block_size, keep = model.config.block_size, checkpoint['settings']['keep']
     ids = [truncate(x, block_size, keep, tokenizer.n_prefix, tokenizer.n_suffix) for x in encoded]
     out = []
-    logits = predict(model, ids, batch_size) / checkpoint.get('temperature', 1.0)  # found on validation, see metrics.py
+    logits = predict(model, ids, batch_size, ptdtype) / checkpoint.get('temperature', 1.0)  # found on validation, see metrics.py
     for x, p in zip(encoded, softmax(logits).tolist()):
         every = dict(zip(checkpoint['labels'], p))
         best, second = sorted(every, key=every.get, reverse=True)[:2]
@@ -116,14 +116,13 @@ if __name__ == '__main__':
         if name and not os.path.isfile(name):
             stop(f'there is no file {name}; check --{setting}')
 
-    import torch  # only now: a mistyped flag should not wait for it
-
-    from evaluate import choose_machine, open_run, predict
+    from evaluate import choose_machine, open_run, predict  # torch, only now: a mistyped flag should not wait for it
     from metrics import softmax
     from prepare import CLEANING, clean, read_rows, truncate
 
     try:
-        model, tokenizer, checkpoint = open_run(path, torch.device(choose_machine(device)[0]))
+        device, ptdtype = choose_machine(device, 'auto')
+        model, tokenizer, checkpoint = open_run(path, device)
     except Exception as e:
         stop(f'{path} cannot be opened ({type(e).__name__}: {e}); train again, or name another --out_dir')
     print(f'{path}, trained on {checkpoint["dataset"]}', file=sys.stderr)

@@ -1,0 +1,251 @@
+"""
+How fast: training and inference beside the alternative's, taking turns in one process, with the same weights and rows.
+$ python bench.py                      # MiniLM on SST-2: texts a second, and what share of this machine's peak that is
+$ python bench.py --peer=transformers  # pip install transformers accelerate; and onnx onnxruntime for one more of them
+$ python bench.py --peer=transformers --model=random-gpt2 --dataset=customer_service --block_size=256 --batch_size=16
+$ python bench.py --peer=transformers --what=prepare                                           # pip install datasets
+$ python bench.py --what=train --model=scratch --dataset=synthetic --length=512 --rows=1000000
+Of speeds only the ratio within one run says something: machines differ, and so do their days.
+"""
+
+import copy
+import itertools
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+
+import train
+from configurator import configure, stop
+from evaluate import choose_machine, pad, predict
+from model import Config, Transformer
+from prepare import DATASETS, RECIPE, Split, find_raw, prepare, read_json, read_rows
+from pretrained import find
+from tokenizer import load_tokenizer
+
+# -----------------------------------------------------------------------------
+model = 'minilm'  # a hub's name or a folder; random-gpt2 or random-bert: that shape; scratch: model.py's own
+dataset = 'sst2'  # one that prepare.py knows; or synthetic: rows of random tokens, of two labels
+rows = 20000  # of synthetic, and how many of any the alternative is given
+length = 32  # of synthetic rows, in tokens
+block_size = 128
+batch_size = 32
+sparse_rows = True  # see train.py
+what = 'train infer'  # or prepare
+peer = ''  # transformers: its Trainer, pipeline and plain forward; ONNX Runtime, if installed; datasets, if to prepare
+turns = 3  # A B A B A B; the median counts
+steps = 40  # of a turn of training, after 8 that do not count
+device = 'auto'
+dtype = 'auto'
+compile = 'auto'
+# -----------------------------------------------------------------------------
+WARM, PASSES = 8, {'train': 3, 'infer': 1}  # steps; a backward pass costs two forward ones
+TOKENIZERS = {'random-gpt2': 'gpt2', 'random-bert': 'bpe16384', 'scratch': 'bpe8192'}
+
+
+class Synthetic(Split):
+    """n rows of random tokens of two labels: a split without files."""
+
+    def __init__(self, n, length):
+        rng, self.block_size, self.meta = np.random.default_rng(0), length, {'labels': '01', 'rows': {'train': n}}
+        self.tokens, self.labels = rng.integers(5, 2000, length + n, np.uint16), rng.integers(0, 2, n, np.uint16)
+        self.off = np.arange(n + 1) * length  # what batches are sorted by; rows overlap, and take no room
+
+    def __getitem__(self, i):
+        return self.tokens[i : i + self.block_size]
+
+
+def clock():
+    """Seconds, when all that the device was asked is done."""
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak():
+    """GFLOP/s of a square matrix product in our dtype on our device, the best of several."""
+    n, seconds = 8192 if device.startswith('cuda') else 2048, []
+    a = torch.randn(n, n, device=device, dtype=ptdtype)
+    for _ in range(8):
+        tick = clock()
+        a @ a
+        seconds.append(clock() - tick)
+    return 2 * n**3 / min(seconds) / 1e9
+
+
+# -----------------------------------------------------------------------------
+# what takes turns: training returns its seconds, inference its answers
+
+
+def train_ours():
+    """Some steps of train.py's loop."""
+    forward.train()
+    for it in range(WARM + steps):
+        if it == WARM:
+            tick = clock()
+        idx, lengths, targets = train.get_batch(split, next(batches), device)
+        seen.append((lengths.tolist(), idx.numel()))
+        with torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32):
+            loss = forward(idx, lengths, targets)[1].mean()
+        loss.backward()
+        ours.clip_grad(1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return clock() - tick
+
+
+def collate(texts):
+    """Their batch: dynamic padding, and a mask."""
+    idx, lengths = pad([text['input_ids'] for text in texts])
+    seen.append((lengths.tolist(), idx.numel()))
+    mask = torch.arange(idx.size(1)) < lengths[:, None]
+    idx[~mask] = theirs.config.pad_token_id or 0
+    return dict(input_ids=idx, attention_mask=mask.long(), labels=torch.tensor([text['labels'] for text in texts]))
+
+
+def train_theirs(**flags):
+    """transformers' Trainer on the same rows, in the order that its flags say."""
+    ticks = {}
+
+    class Clock(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **more):
+            ticks[state.global_step] = clock()
+
+    texts = [dict(input_ids=split[i].tolist(), labels=int(split.labels[i])) for i in range(min(len(split), rows))]
+    args = dict(per_device_train_batch_size=batch_size, max_steps=WARM + steps, use_cpu=device == 'cpu', report_to=[])
+    args |= dict(learning_rate=5e-5, weight_decay=1e-4, save_strategy='no', logging_steps=10**6, disable_tqdm=True)
+    args = transformers.TrainingArguments(tempfile.mkdtemp(), **args, **flags)
+    transformers.Trainer(theirs, args, train_dataset=texts, data_collator=collate, callbacks=[Clock()]).train()
+    del seen[WARM + steps :]  # batches fetched ahead
+    return ticks[WARM + steps] - ticks[WARM]
+
+
+@torch.no_grad()
+def infer_theirs(run):
+    """Their model in the loop that one would write: sorted by length, each batch padded to its longest text."""
+    order, out = np.argsort(test.lengths, kind='stable'), np.zeros(len(test), dtype=int)
+    for some in np.array_split(order, range(batch_size, len(order), batch_size)):
+        batch = collate([dict(input_ids=test[i], labels=0) for i in some])
+        out[some] = run(batch['input_ids'].to(device), batch['attention_mask'].to(device)).argmax(axis=1)
+    return out
+
+
+def infer_pipeline():
+    """Their pipeline: texts in, labels out."""
+    net, texts = theirs.eval(), [tokenizer.decode(test[i]) for i in range(len(test))]
+    pipe = transformers.pipeline('text-classification', model=net, tokenizer=their_tokenizer, device=device)
+    found = pipe(texts, batch_size=batch_size, truncation=True, max_length=block_size)
+    return np.array([net.config.label2id[answer['label']] for answer in found])
+
+
+def onnx():
+    """Their model in ONNX Runtime, as a function of ids and mask."""
+    import onnxruntime
+
+    path, names = os.path.join(tempfile.mkdtemp(), 'model.onnx'), ['input_ids', 'attention_mask']
+    batch = collate([dict(input_ids=test[i], labels=0) for i in (0, 1)])
+    free = {name: {0: 'batch', 1: 'length'} for name in names}
+    args = dict(input_names=names, output_names=['logits'], dynamic_axes=free, dynamo=False)
+    torch.onnx.export(theirs.eval(), tuple(batch[name] for name in names), path, **args)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return lambda idx, mask: session.run(None, dict(zip(names, (idx.numpy(), mask.numpy()))))[0]
+
+
+def prepare_theirs():
+    """datasets' map with the fast tokenizer over the same texts, kept on the disk as ours are."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    column, paths = DATASETS[dataset]['columns'][0], find_raw(dataset, '').values()
+    texts = [row[column] for path in paths for _, row, _ in read_rows(path)]
+    data = datasets.Dataset.from_dict({'text': texts})
+    data = data.map(lambda some: their_tokenizer(some['text']), batched=True, remove_columns=['text'])
+    data.save_to_disk(tempfile.mkdtemp())
+
+
+def both():
+    """Our model with the weights that theirs has now."""
+    folder = tempfile.mkdtemp()
+    theirs.save_pretrained(folder)
+    return Transformer.from_pretrained(folder, n_class, block_size=block_size)
+
+
+if __name__ == '__main__':
+    configure(globals())
+    try:
+        device, ptdtype = choose_machine(device, dtype)
+        source = '' if model in TOKENIZERS else find(model)
+        settings = {key: getattr(train, key) for key in RECIPE} | dict(dataset=dataset, tokenizer=source or TOKENIZERS[model])
+        if dataset == 'synthetic':
+            split, test = Synthetic(rows, length), Synthetic(1000, length)
+        else:
+            folder = prepare(settings)
+            split, test = (Split(folder, name, block_size, 'last') for name in ('train', 'test'))
+            tokenizer = load_tokenizer(read_json(folder, 'tokenizer_state.json'))
+        n_class, n_rows, their_tokenizer = len(split.meta['labels']), sum(split.meta['rows'].values()), None
+        if peer or model.startswith('random'):
+            import transformers
+
+            make, more = transformers.AutoModelForSequenceClassification, dict(num_labels=n_class)
+            shapes = {'random-gpt2': transformers.GPT2Config(vocab_size=50258, pad_token_id=50257, **more)}  # a pad of its own
+            shapes['random-bert'] = transformers.BertConfig(**more)
+            theirs = make.from_config(shapes[model]) if model in shapes else make.from_pretrained(source, **more)
+            their_tokenizer = transformers.AutoTokenizer.from_pretrained(source) if source else None
+            ours = both()
+        elif source:
+            ours = Transformer.from_pretrained(source, n_class, block_size=block_size)
+        else:
+            ours = Transformer(Config(vocab_size=8192, block_size=block_size, n_class=n_class))
+        ours.to(device)
+    except (ValueError, OSError, ImportError) as e:
+        stop(str(e))
+    forward = torch.compile(ours) if (device.startswith('cuda') if compile == 'auto' else compile) else ours
+    optimizers = ours.configure_optimizers(0.01, 5e-5, (0.9, 0.999), sparse=sparse_rows)
+    batches = itertools.chain.from_iterable(train.epoch_batches(split, batch_size, 1, epoch) for epoch in itertools.count())
+
+    runs = {'train': {'ours': train_ours}, 'infer': {'ours': lambda: predict(ours, test, batch_size, ptdtype).argmax(axis=1)}}
+    runs['prepare'] = {'ours': lambda: prepare(settings | {'data_dir': tempfile.mkdtemp()})}
+    if peer:
+        best = dict(train_sampling_strategy='group_by_length', bf16=ptdtype == torch.bfloat16)
+        runs['train'] |= {'Trainer': train_theirs, 'Trainer, best flags': lambda: train_theirs(**best)}
+        runs['infer']['sorted loop'] = lambda: infer_theirs(lambda *batch: net(*batch).logits.float().cpu().numpy())
+        if their_tokenizer:
+            runs['infer']['pipeline'], runs['prepare']['datasets.map'] = infer_pipeline, prepare_theirs
+        if device == 'cpu' and find_spec('onnxruntime') and find_spec('onnx'):
+            runs['infer']['ONNX Runtime'] = lambda: infer_theirs(session)
+    result = dict(device=device, dtype=str(ptdtype), model=model, data=dataset, batch_size=batch_size, rows=len(split))
+    result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
+    answers = {}
+    for kind in what.split():
+        if kind == 'infer' and peer:  # as training has left them: the answers of a fresh head hang by a hair
+            ours, net = both().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
+            session = onnx() if 'ONNX Runtime' in runs[kind] else None
+        found = {name: [] for name in runs[kind]}
+        for name, run in list(runs[kind].items()) * turns:
+            seen, tick = [], clock()  # of each batch: lengths, cells
+            answers[name] = run()
+            seconds = answers[name] if kind == 'train' else clock() - tick
+            seen = {'train': seen[-steps:], 'infer': [(test.lengths.tolist(), 1)], 'prepare': [([0] * n_rows, 1)]}[kind]
+            lengths = sum((x for x, _ in seen), [])
+            flops = sum(ours.flops_per_token(T) * T for T in lengths) / 3 * PASSES.get(kind, 0)
+            x = dict(examples_per_s=len(lengths) / seconds, tokens_per_s=sum(lengths) / seconds)
+            x |= dict(share_of_peak=flops / seconds / 1e9 / result['peak_matmul_gflops'])
+            x |= dict(padding=1 - sum(lengths) / sum(n for _, n in seen)) if kind == 'train' else {}
+            print(f'{kind:8} {name:20} ' + '  '.join(f'{key} {value:,.3f}' for key, value in x.items()), flush=True)
+            found[name].append(x)
+        median = {name: {key: statistics.median(x[key] for x in some) for key in some[0]} for name, some in found.items()}
+        result[kind] = median.pop('ours')
+        for name, x in median.items():
+            x['ratio'] = result[kind]['examples_per_s'] / x['examples_per_s']
+            x['same_answers'] = float((answers[name] == answers['ours']).mean()) if kind == 'infer' else None
+            print('{:8} {:20} ours is {ratio:.2f} times as fast; same answers {same_answers}'.format(kind, name, **x))
+        result[f'peer_{kind}'] = median
+    result['max_rss_mb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps(result))

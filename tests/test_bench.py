@@ -1,0 +1,28 @@
+# python -m pytest tests/test_bench.py
+# the stopwatch: that it measures the same work on both sides, and counts what it says it counts
+
+import pytest
+from conftest import run
+
+from bench import Synthetic
+
+
+def test_synthetic_rows_are_a_split():
+    split = Synthetic(50, 7)
+    assert len(split) == 50 and {len(split[i]) for i in range(50)} == {7} and split.lengths.tolist() == [7] * 50
+
+
+def test_ours_alone():
+    """Whole texts, no padding where all are equally long, and a share of the peak that a machine can have."""
+    args = '--model=scratch --dataset=synthetic --length=24 --rows=2000 --batch_size=4 --turns=2 --steps=3 --device=cpu'
+    m = run('bench.py', *args.split(), '--dtype=float32').last
+    assert m['train']['padding'] == 0 and m['train']['tokens_per_s'] == pytest.approx(
+        24 * m['train']['examples_per_s'], rel=0.2
+    )
+    assert 0 < m['train']['share_of_peak'] < 1 and 0 < m['infer']['share_of_peak'] < 1
+    assert m['infer']['examples_per_s'] > m['train']['examples_per_s'] and m['max_rss_mb'] > 100
+
+
+def test_a_mistake_costs_one_line():
+    done = run('bench.py', '--model=scratch', '--dataset=nowhere.csv', status=2)
+    assert 'nowhere.csv' in done.err and 'Traceback' not in done.err
