@@ -172,31 +172,33 @@ def safe(cell):
     return "'" + cell if cell[:1] in ('=', '+', '-', '@', '\t', '\r') else cell
 
 
+def material(run, tokenizer, split, input, columns):
+    """What a run is to be judged on: records, raw texts, label numbers, cut ids, uncut lengths; baseline, rows a split."""
+    recipe, settings, block_size = run['recipe'], run['settings'], run['config']['block_size']
+    if input:
+        records, texts, y = labelled(input, recipe, columns, run['labels'])
+        ids = tokenizer.encode_batch([clean(text, **{key: recipe[key] for key in CLEANING}) for text in texts])
+        cut = (truncate(np.array(x), block_size, settings['keep'], tokenizer.n_prefix, tokenizer.n_suffix) for x in ids)
+        return records, texts, y, list(cut), np.array([len(x) for x in ids]), {}, {}
+    folder = prepare(settings)
+    meta = read_json(folder, 'meta.json')
+    if meta['recipe'] != recipe or split not in meta['rows']:
+        raise ValueError(f'{folder} holds other data than the run was trained on, or no {split} split; name a file: --input=')
+    ids = Split(folder, split, block_size, settings['keep'])
+    paths, wanted = find_raw(settings['dataset'], settings['data_dir'], settings['test_file']), set(ids.rows.tolist())
+    rows = enumerate(read_rows(paths['train' if settings.get('fold') else split if split in paths else 'train']))
+    texts = [row[recipe['columns'][0]].strip() for record, (_, row, _) in rows if record in wanted]
+    baseline = fitted(folder, {name: Split(folder, name) for name in meta['rows']}, tokenizer)
+    return ids.rows, texts, ids.labels.astype(np.int64), ids, np.diff(ids.off), baseline, meta['rows']
+
+
 def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, device='auto', dtype='auto'):
     """A run's best.pt on a split, or a labelled file -> what evaluation.json holds; writes it, and two tables of texts."""
     device, ptdtype = choose_machine(device, dtype)
     model, tokenizer, run = open_run(out_dir, device)
-    labels, recipe, settings, baseline = run['labels'], run['recipe'], run['settings'], {}
-    block_size, temperature = model.config.block_size, run.get('temperature', 1.0)
-    cleaning = {key: recipe[key] for key in CLEANING}
-    if input:
-        records, texts, y = labelled(input, recipe, columns, labels)
-        ids = tokenizer.encode_batch([clean(text, **cleaning) for text in texts])
-        lengths = np.array([len(x) for x in ids])
-        ids = [truncate(np.array(x), block_size, settings['keep'], tokenizer.n_prefix, tokenizer.n_suffix) for x in ids]
-    else:
-        folder = prepare(settings)
-        meta = read_json(folder, 'meta.json')
-        if meta['recipe'] != recipe or split not in meta['rows']:
-            raise ValueError(f'{folder} is not what {out_dir} was trained on, or has no {split} split; name a file: --input=')
-        ids = Split(folder, split, block_size, settings['keep'])
-        records, y, lengths = ids.rows, ids.labels.astype(np.int64), np.diff(ids.off)
-        paths = find_raw(settings['dataset'], settings['data_dir'], settings['test_file'])
-        wanted = set(records.tolist())
-        rows = enumerate(read_rows(paths['train' if settings.get('fold') else split if split in paths else 'train']))
-        texts = [row[recipe['columns'][0]].strip() for record, (_, row, _) in rows if record in wanted]
-        whole = {name: Split(folder, name) for name in meta['rows']}
-        baseline = fitted(folder, whole, tokenizer)
+    records, texts, y, ids, lengths, baseline, sizes = material(run, tokenizer, split, input, columns)
+    labels, block_size, temperature = run['labels'], model.config.block_size, run.get('temperature', 1.0)
+    cleaning = {key: run['recipe'][key] for key in CLEANING}
     logits = predict(model, ids, batch_size, ptdtype)
     p = softmax(logits / temperature)
     guess, order = p.argmax(axis=1), np.arange(len(p))
@@ -218,7 +220,7 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     m['baseline'] = {name: baseline[name].get(split) for name in ('majority', 'bag_of_words') if baseline}
     m |= {key: run.get(key) for key in ('dataset', 'best', 'command', 'settings', 'versions', 'git')} | {'labels': labels}
     m |= {'tokenizer': tokenizer.name, 'n_params': model.num_params()}
-    m |= {} if input else {f'n_{name}': rows for name, rows in meta['rows'].items()}
+    m |= {f'n_{name}': rows for name, rows in sizes.items()}
     base, end = out_dir if os.path.isdir(out_dir) else os.path.dirname(out_dir), '-input' if input else f'-{split}'
     names = {name: os.path.join(base, name + end * (end != '-test')) for name in ('predictions', 'errors', 'evaluation')}
     fields = 'row text label prediction confidence margin loss tokens truncated tags'.split() + [f'logit_{x}' for x in labels]

@@ -13,9 +13,10 @@ block_size = 128  # nothing is cut: the longest has 66 tokens
 pool = 'mean'  # as this model was trained
 dropout = 0.1
 head_dropout = 0.1
-token_dropout = 0.15  # phrases repeat their sentences: on held-out sentences .897, without .890
 
+class_weight = 'balanced'  # 56 % of the phrases are positive, but half of what one wants to know about
 batch_size = 32
+sparse_rows = True  # a tenth faster
 learning_rate = 1e-4  # twice that was behind on validation
 max_epochs = 2
 decay_lr = 'linear'
