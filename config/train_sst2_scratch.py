@@ -1,6 +1,6 @@
 # a small transformer without any pre-training on SST-2: 67,349 phrases of film reviews, negative or positive
 # $ python train.py config/train_sst2_scratch.py
-# about 2 minutes on two CPU cores; expect 80 % on dev (.807 on held-out training sentences, where a bag of words has .809)
+# about 2 minutes on two CPU cores; expect 80 % on dev, where a bag of words has 81
 
 out_dir = 'out/sst2_scratch'
 dataset = 'sst2'
@@ -13,9 +13,9 @@ n_head = 4
 n_embd = 128
 causal = False
 pool = 'mean'
-dropout = 0.5  # .3 and less learn the phrases by heart: .787 on held-out sentences
-head_dropout = 0.5
-label_smoothing = 0.1
+dropout = 0.3
+head_dropout = 0.3
+token_dropout = 0.4  # phrases repeat their sentences: without it they are learned by heart, and dropout=0.5 does not help
 
 batch_size = 32
 learning_rate = 1e-3
