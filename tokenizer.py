@@ -9,7 +9,6 @@ import os
 from collections import Counter, defaultdict
 
 import regex  # comes with tiktoken, as requests does; re knows no \p{L}
-import requests
 import tiktoken.load
 
 # what may join into a token: GPT-2's rule (github.com/openai/gpt-2, encoder.py); ++ (never give back) only makes it faster
@@ -129,7 +128,7 @@ def get_tokenizer(name, texts=None):
         with open(path, encoding='utf-8') as f:
             return JsonTokenizer(regex.sub(r'[^\w.-]', '_', folder), f.read())
     if name == 'gpt2':
-        tiktoken.load.read_file = lambda url: requests.get(url, timeout=20).content  # theirs may wait for ever
+        tiktoken.load.read_file = lambda url: __import__('requests').get(url, timeout=20).content  # theirs may hang
         try:
             bpe = tiktoken.get_encoding(name)  # 1.5 MB, once
         except Exception as e:  # no network, a proxy, a folder that cannot be written, a broken file, ...

@@ -185,7 +185,7 @@ def test_the_download_has_a_time_limit(monkeypatch, tmp_path):
         raise OSError('silence')
 
     monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
-    monkeypatch.setattr(tokenizer.requests, 'get', get)
+    monkeypatch.setattr('requests.get', get)
     monkeypatch.setattr(tokenizer.tiktoken.registry, 'ENCODINGS', {})  # else one loaded before is taken
     with pytest.raises(ValueError, match='OSError'):
         get_tokenizer('gpt2')
