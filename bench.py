@@ -1,9 +1,8 @@
 """
 How fast: training and inference beside the alternative's, taking turns in one process, with the same weights and rows.
 $ python bench.py                      # MiniLM on SST-2: texts a second, and what share of this machine's peak that is
-$ python bench.py --peer=transformers  # pip install transformers accelerate; and onnx onnxruntime for one more of them
+$ python bench.py --peer=transformers  # pip install transformers accelerate; onnx onnxruntime; datasets
 $ python bench.py --peer=transformers --model=random-gpt2 --dataset=customer_service --block_size=256 --batch_size=16
-$ python bench.py --peer=transformers --what=prepare                                           # pip install datasets
 $ python bench.py --what=train --model=scratch --dataset=synthetic --length=512 --rows=1000000
 Of speeds only the ratio within one run says something: machines differ, and so do their days.
 """
@@ -153,7 +152,7 @@ def onnx():
     batch = collate([dict(input_ids=test[i], labels=0) for i in (0, 1)])
     free = {name: {0: 'batch', 1: 'length'} for name in names}
     args = dict(input_names=names, output_names=['logits'], dynamic_axes=free, dynamo=False)
-    torch.onnx.export(theirs.eval(), tuple(batch[name] for name in names), path, **args)
+    torch.onnx.export(theirs.eval(), (batch['input_ids'], {'attention_mask': batch['attention_mask']}), path, **args)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return lambda idx, mask: session.run(None, dict(zip(names, (idx.numpy(), mask.numpy()))))[0]
 
@@ -193,11 +192,12 @@ if __name__ == '__main__':
         if peer or model.startswith('random'):
             import transformers
 
-            make, more = transformers.AutoModelForSequenceClassification, dict(num_labels=n_class)
+            make, more = transformers.AutoModelForSequenceClassification, dict(num_labels=n_class, use_cache=False)
             shapes = {'random-gpt2': transformers.GPT2Config(vocab_size=50258, pad_token_id=50257, **more)}  # a pad of its own
             shapes['random-bert'] = transformers.BertConfig(**more)
             theirs = make.from_config(shapes[model]) if model in shapes else make.from_pretrained(source, **more)
-            their_tokenizer = transformers.AutoTokenizer.from_pretrained(source) if source else None
+            if source and dataset != 'synthetic':
+                their_tokenizer = transformers.AutoTokenizer.from_pretrained(source)
             ours = both()
         elif source:
             ours = Transformer.from_pretrained(source, n_class, block_size=block_size)
@@ -215,14 +215,14 @@ if __name__ == '__main__':
     if peer:
         best = dict(train_sampling_strategy='group_by_length', bf16=ptdtype == torch.bfloat16)
         runs['train'] |= {'Trainer': train_theirs, 'Trainer, best flags': lambda: train_theirs(**best)}
-        runs['infer']['sorted loop'] = lambda: infer_theirs(lambda *batch: net(*batch).logits.float().cpu().numpy())
+        runs['infer']['sorted loop'] = lambda: infer_theirs(lambda x, m: net(x, attention_mask=m).logits.float().cpu().numpy())
         if their_tokenizer:
             runs['infer']['pipeline'], runs['prepare']['datasets.map'] = infer_pipeline, prepare_theirs
         if device == 'cpu' and find_spec('onnxruntime') and find_spec('onnx'):
             runs['infer']['ONNX Runtime'] = lambda: infer_theirs(session)
     result = dict(device=device, dtype=str(ptdtype), model=model, data=dataset, batch_size=batch_size, rows=len(split))
     result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
-    answers = {}
+    answers, seen = {}, []
     for kind in what.split():
         if kind == 'infer' and peer:  # as training has left them: the answers of a fresh head hang by a hair
             ours, net = both().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
@@ -247,5 +247,4 @@ if __name__ == '__main__':
             x['same_answers'] = float((answers[name] == answers['ours']).mean()) if kind == 'infer' else None
             print('{:8} {:20} ours is {ratio:.2f} times as fast; same answers {same_answers}'.format(kind, name, **x))
         result[f'peer_{kind}'] = median
-    result['max_rss_mb'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps(result))
+    print(json.dumps(result | {'max_rss_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))

@@ -24,7 +24,6 @@ from configurator import configure, stop
 out_dir = 'out/sentiment_scratch'  # a run's folder, or the one above its seed-1, seed-2, ... or fold-1, ...
 language = ''  # of the texts, for the card: en, tr, ...; '' makes no statement
 readme = False  # fill in README.md's table, and nothing else
-# a language model, asked about our errors, and nothing else
 llm = ''  # an OpenAI-compatible address; its key, if it wants one, comes from the environment variable LLM_API_KEY
 llm_model = ''  # as the endpoint calls it
 llm_rows = 'errors'  # the most confident of errors.csv; 'all': the first of predictions.csv, where ours can be right, too
@@ -256,21 +255,22 @@ def results_table(results_dir, config_dir):
             names = [c for c in configs if c == path.stem or f'config/{c}.py' in x.get('command', '')]
             names += [c for c in configs if f'{x.get("run")}/'.startswith(f'{configs[c].get("out_dir")}/')] + [path.stem]
             found.setdefault((x['dataset'], 'model' not in x, x.get('model', names[0])), []).append({'test': x} | x)
-    rows = ['data|model|test rows|accuracy, each seed|mean ± sd|macro-F1|lowest mean recall|5-fold macro-F1|minutes'.split('|')]
+    rows = ['data|model|test rows|each seed|accuracy ± sd, 95 %|macro-F1|lowest recall|5-fold macro-F1|minutes'.split('|')]
     for (data, ours, name), lines in sorted(found.items()):
         folds = [share(x['folds_macro_f1']) for x in lines if x.get('folds_macro_f1')]
-        folds += [f'{share(x["macro_f1"])} ± {share(x["macro_f1_sd"])}' for x in lines if 'folds' in x]
+        folds += ['{} ± {}, {}'.format(*(share(x[f'macro_f1{y}']) for y in ('', '_sd', '_ci'))) for x in lines if 'folds' in x]
         seeds = [x for x in lines if x['test'] and 'folds' not in x and not x.get('fold')]
-        seeds = {x.get('seed', f'line {i}'): x for i, x in enumerate(seeds)}.values()  # of one seed the newest
+        seeds = list({x.get('seed', f'line {i}'): x for i, x in enumerate(seeds)}.values())  # of one seed the newest
         accuracy, f1, recall = ([x['test'][key] for x in seeds] for key in ('accuracy', 'macro_f1', 'recall'))
         cells = ['', 'not yet measured', '', '', '']
         if seeds:
             label, lowest = min(((x, np.mean([r[x] for r in recall])) for x in recall[0]), key=lambda x: x[1])
             mean = share(np.mean(accuracy)) + (f' ± {share(np.std(accuracy, ddof=1))}' if len(seeds) > 1 else '')
-            cells = [[*seeds][0]['n_test'], ' '.join(map(share, accuracy)), mean, np.mean(f1), f'{label} {share(lowest)}']
+            mean += f', {share(wilson(np.mean(accuracy) * (n := seeds[0]["n_test"]), n))}'  # for so many rows
+            cells = [n, ' '.join(map(share, accuracy)), mean, np.mean(f1), f'{label} {share(lowest)}']
         minutes = [x['seconds'] / 60 for x in seeds if 'seconds' in x]
-        command = f'`python train.py config/{name}.py`' if ours else name
-        rows += [[data, command, *cells, (folds or [''])[-1], f'{np.mean(minutes):.1f}' if minutes else '']]
+        name = f'`python train.py config/{name}.py`' if ours else name
+        rows += [[data, name, *cells, (folds or [''])[-1], f'{np.mean(minutes):.1f}' if minutes else '']]
     return table(*rows)
 
 

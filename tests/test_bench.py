@@ -2,6 +2,7 @@
 # the stopwatch: that it measures the same work on both sides, and counts what it says it counts
 
 import pytest
+import transformers
 from conftest import run
 
 from bench import Synthetic
@@ -21,6 +22,17 @@ def test_ours_alone():
     )
     assert 0 < m['train']['share_of_peak'] < 1 and 0 < m['infer']['share_of_peak'] < 1
     assert m['infer']['examples_per_s'] > m['train']['examples_per_s'] and m['max_rss_mb'] > 100
+
+
+def test_both_sides_do_the_same_work(tmp_path):
+    """Theirs has our weights and our rows, so it gives our answers; else a ratio would say nothing."""
+    sizes = dict(vocab_size=2001, pad_token_id=2000, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3)
+    transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path)
+    args = f'--model={tmp_path} --dataset=synthetic --length=9 --rows=100 --block_size=16 --turns=1 --what=infer --device=cpu'
+    m = run('bench.py', *args.split(), '--peer=transformers', '--dtype=float32').last
+    assert m['peer_infer']['sorted loop']['same_answers'] == 1.0
+    ours, theirs = m['infer']['examples_per_s'], m['peer_infer']['sorted loop']['examples_per_s']
+    assert m['peer_infer']['sorted loop']['ratio'] == pytest.approx(ours / theirs)
 
 
 def test_a_mistake_costs_one_line():

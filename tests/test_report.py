@@ -476,7 +476,8 @@ def write_results(folder):
     base = dict(dataset='mail', n_test=30, accuracy=0.4, macro_f1=0.3, recall={'a': 1.0, 'b': 0.0}, folds_macro_f1=None)
     lines = [json.dumps(base | {'model': 'majority'}), json.dumps(base | {'model': 'bag of words', 'folds_macro_f1': 0.55})]
     (folder / 'results' / 'baselines.jsonl').write_text('\n'.join(lines) + '\n')
-    folds = dict(dataset='mail', run='out/small/folds', folds=5, n=970, accuracy=0.7, macro_f1=0.66, macro_f1_sd=0.02)
+    folds = dict(dataset='mail', run='out/small/folds', folds=5, n=970, accuracy=0.7)
+    folds |= dict(macro_f1=0.66, macro_f1_sd=0.02, macro_f1_ci=[0.6, 0.71])
     (folder / 'results' / 'folds.jsonl').write_text(json.dumps(folds | {'command': 'python train.py config/small.py'}) + '\n')
 
 
@@ -492,10 +493,10 @@ def test_results_table_by_hand(tmp_path):
         ['mail', '`python train.py config/small.py`'],
     ]
     assert len({len(row) for row in [head, *rows]}) == 1
-    assert rows[1][2:] == ['30', '.400', '.400', '.300', 'b .000', '.550', ''] and rows[2][7] == ''
+    assert rows[1][2:] == ['30', '.400', '.400, .246 to .577', '.300', 'b .000', '.550', ''] and rows[2][7] == ''
     assert rows[3][3] == 'not yet measured'
-    assert rows[4][2:] == ['30', '.800 .700', '.750 ± .071', '.750', 'b .250', '.660 ± .020', '2.0']
-    assert rows[0][3:5] == ['.600', '.600'], 'one seed has no sd'
+    assert rows[4][2:] == ['30', '.800 .700', '.750 ± .071, .573 to .870', '.750', 'b .250', '.660 ± .020, .600 to .710', '2.0']
+    assert rows[0][3:5] == ['.600', '.600, .423 to .754'], 'one seed has no sd'
 
 
 def test_the_readme_shows_the_results():
