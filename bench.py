@@ -4,7 +4,7 @@ $ python bench.py                      # MiniLM on SST-2: texts a second, and wh
 $ python bench.py --peer=transformers  # pip install transformers accelerate; onnx onnxruntime; datasets
 $ python bench.py --peer=transformers --model=random-gpt2 --dataset=customer_service --block_size=256 --batch_size=16
 $ python bench.py --what=train --model=scratch --dataset=synthetic --length=512 --rows=1000000
-Of speeds only the ratio within one run says something: machines differ, and so do their days.
+Only the ratio within one run says something, of real tokens a second: each turn of training draws texts of other lengths.
 """
 
 import copy
@@ -243,7 +243,7 @@ if __name__ == '__main__':
         median = {name: {key: statistics.median(x[key] for x in some) for key in some[0]} for name, some in found.items()}
         result[kind] = median.pop('ours')
         for name, x in median.items():
-            x['ratio'] = result[kind]['examples_per_s'] / x['examples_per_s']
+            x['ratio'] = result[kind][work := 'examples_per_s' if kind == 'prepare' else 'tokens_per_s'] / x[work]
             x['same_answers'] = float((answers[name] == answers['ours']).mean()) if kind == 'infer' else None
             print('{:8} {:20} ours is {ratio:.2f} times as fast; same answers {same_answers}'.format(kind, name, **x))
         result[f'peer_{kind}'] = median
