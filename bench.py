@@ -78,7 +78,6 @@ def peak():
     return 2 * n**3 / min(seconds) / 1e9
 
 
-# -----------------------------------------------------------------------------
 # what takes turns: training returns its seconds, inference its answers
 
 
@@ -178,6 +177,7 @@ def both():
 
 if __name__ == '__main__':
     configure(globals())
+    tempfile.tempdir = (room := tempfile.TemporaryDirectory()).name  # goes at the end, with all that the turns left in it
     try:
         device, ptdtype = choose_machine(device, dtype)
         source = '' if model in TOKENIZERS else find(model)

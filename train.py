@@ -63,7 +63,7 @@ causal = True
 pool = 'auto'  # 'last', 'first' or 'mean'; auto: a checkpoint's own, from scratch 'last'
 dropout = 0.2  # few texts want much
 head_dropout = 0.0
-token_dropout = 0.0  # whole words; where texts repeat each other, .15 to .3 keeps them from being learned by heart
+token_dropout = 0.0  # whole words; from scratch, where texts repeat each other, .4 keeps them from being learned by heart
 # fine-tuning
 freeze = 0  # the embeddings and this many layers stay as they came
 reinit = 0  # so many layers at the top start fresh
