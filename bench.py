@@ -78,11 +78,8 @@ def peak():
     return 2 * n**3 / min(seconds) / 1e9
 
 
-# what takes turns: training returns its seconds, inference its answers
-
-
 def train_ours():
-    """Some steps of train.py's loop."""
+    """Some steps of train.py's loop -> seconds, as training returns; inference returns its answers."""
     forward.train()
     for it in range(WARM + steps):
         if it == WARM:
@@ -179,6 +176,8 @@ if __name__ == '__main__':
     configure(globals())
     tempfile.tempdir = (room := tempfile.TemporaryDirectory()).name  # goes at the end, with all that the turns left in it
     try:
+        if set(what.split()) - {'train', 'infer', 'prepare'} or peer not in ('', 'transformers'):
+            raise ValueError(f'what={what}, peer={peer}: what is some of train infer prepare, peer is transformers or nothing')
         device, ptdtype = choose_machine(device, dtype)
         source = '' if model in TOKENIZERS else find(model)
         settings = {key: getattr(train, key) for key in RECIPE} | dict(dataset=dataset, tokenizer=source or TOKENIZERS[model])
@@ -223,7 +222,7 @@ if __name__ == '__main__':
     result = dict(device=device, dtype=str(ptdtype), model=model, data=dataset, batch_size=batch_size, rows=len(split))
     result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
     answers, seen = {}, []
-    for kind in what.split():
+    for kind in sorted(what.split(), reverse=True):  # train before infer
         if kind == 'infer' and peer:  # as training has left them: the answers of a fresh head hang by a hair
             ours, net = both().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
             session = onnx() if 'ONNX Runtime' in runs[kind] else None
@@ -243,8 +242,9 @@ if __name__ == '__main__':
         median = {name: {key: statistics.median(x[key] for x in some) for key in some[0]} for name, some in found.items()}
         result[kind] = median.pop('ours')
         for name, x in median.items():
-            x['ratio'] = result[kind][work := 'examples_per_s' if kind == 'prepare' else 'tokens_per_s'] / x[work]
-            x['same_answers'] = float((answers[name] == answers['ours']).mean()) if kind == 'infer' else None
-            print('{:8} {:20} ours is {ratio:.2f} times as fast; same answers {same_answers}'.format(kind, name, **x))
+            work = 'examples_per_s' if kind == 'prepare' else 'tokens_per_s'
+            same = x['same_answers'] = float((answers[name] == answers['ours']).mean()) if kind == 'infer' else None
+            x['ratio'] = None if same is not None and same < 0.999 else result[kind][work] / x[work]  # else other work
+            print(f'{kind:8} {name:20} ours is {x["ratio"] and round(x["ratio"], 2)} times as fast; same answers {same}')
         result[f'peer_{kind}'] = median
     print(json.dumps(result | {'max_rss_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))

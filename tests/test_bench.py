@@ -35,6 +35,7 @@ def test_both_sides_do_the_same_work(tmp_path):
     assert m['peer_infer']['sorted loop']['ratio'] == pytest.approx(ours / theirs)
 
 
-def test_a_mistake_costs_one_line():
-    done = run('bench.py', '--model=scratch', '--dataset=nowhere.csv', status=2)
-    assert 'nowhere.csv' in done.err and 'Traceback' not in done.err
+@pytest.mark.parametrize('mistake', ['--dataset=nowhere.csv', '--what=sing', '--peer=nobody'])
+def test_a_mistake_costs_one_line(mistake):
+    done = run('bench.py', '--model=scratch', mistake, status=2)
+    assert mistake.rpartition('=')[2] in done.err and done.err.count('\n') == 1
