@@ -268,8 +268,8 @@ class Transformer(nn.Module):
         A list of optimizers. AdamW; matrices decay, biases and norms do not. Each group carries `scale`, the factor on the
         learning rate: layer_decay to the power of the layers above it (ULMFiT's discriminative rates,
         https://arxiv.org/abs/1801.06146), for the head and its hidden layer what makes head_lr of learning_rate, unless
-        head_lr is 0. sparse: a second one moves only those rows of wte that a step has read, without decay or the momentum
-        of earlier steps; the dense pass over 30,000 rows is a tenth of a small step.
+        head_lr is 0. sparse: a second one moves only those rows of wte that a step has read; the others rest, momentum
+        or not, and none decays. The dense pass over 30,000 rows is a tenth of a small step.
         """
         groups, self.wte.sparse = {}, sparse and self.wte.weight.requires_grad
         for name, p in self.named_parameters():
