@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import Config, Transformer, attend
+from model import Config, Transformer, attend, drop
 
 SIZES = dict(block_size=24, vocab_size=50, n_layer=3, n_head=4, n_embd=32, n_class=3)
 FAMILIES = {
@@ -74,13 +74,43 @@ def test_the_last_block_may_compute_one_position(family):
     assert (short - long).abs().max() < 1e-6  # logits leave as float32
 
 
+@pytest.mark.parametrize('T', [1, 20, 32, 70])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('causal', [True, False])
-def test_attention_written_out_equals_torchs_kernel(causal):
-    """Which of the two runs depends on device, dtype and length; what they say must not."""
+def test_attention_written_out_equals_torchs_kernel(causal, dtype, T):
+    """Which of the two runs depends on device, dtype, length and a backward pass, how far keys are filled up on dtype and
+    length; what comes out, and the gradients, must depend on none of it."""
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 2, 4, 20, 8, dtype=torch.float64)
-    mask = None if causal else (torch.arange(20) < torch.tensor([20, 6])[:, None])[:, None, None]
-    torch.testing.assert_close(attend(q, k, v, mask, causal, 0.0), F.scaled_dot_product_attention(q, k, v, mask, 0.0, causal))
+    exact = torch.randn(3, 2, 4, T, 8).to(dtype).double()
+    mask = None if causal else (torch.arange(T) < torch.tensor([T, (T + 2) // 3])[:, None])[:, None, None]
+    ours, theirs = (exact.detach().to(kind).requires_grad_() for kind in (dtype, torch.float64))
+    got = attend(*ours, mask, causal, 0.0)
+    want = F.scaled_dot_product_attention(*theirs, mask, 0.0, causal)
+    close = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    with torch.no_grad():
+        torch.testing.assert_close(attend(*ours, mask, causal, 0.0).double(), want, atol=close, rtol=close)
+    torch.testing.assert_close(got.double(), want, atol=close, rtol=close)
+    got.square().sum().backward()
+    want.square().sum().backward()
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=10 * close, rtol=10 * close)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('p', [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_everywhere_alike(p, dtype):
+    """Four masks are cut out of one wide draw: each must drop p, they must not know of each other, seeds must repeat them."""
+    x = torch.ones(400, 1001, dtype=dtype, requires_grad=True)  # no multiple of four
+    torch.manual_seed(0)
+    y = drop(x, p)
+    kept = (y != 0).flatten()[: 400 * 1000].view(-1, 4).double()
+    assert (kept.mean(0) - (1 - p)).abs().max() < 6 * (p * (1 - p) / 1e5) ** 0.5  # six deviations
+    assert (torch.corrcoef(kept.T) - torch.eye(4)).abs().max() < 6 / 1e5**0.5
+    assert y[y != 0].unique().item() == pytest.approx(1 / (1 - p), rel=1e-2 if dtype == torch.bfloat16 else 1e-6)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # what was dropped learns nothing
+    torch.manual_seed(0)
+    assert torch.equal(drop(x, p), y) and not torch.equal(drop(x, p), y)
+    assert drop(x, p, training=False) is x and drop(x, 0.0) is x and not drop(x, 1.0).any()
 
 
 @pytest.mark.parametrize('family', FAMILIES)
