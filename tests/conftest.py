@@ -30,7 +30,7 @@ def write_rows(path, n, seed=0):
             writer.writerow([i, mood, ' '.join(words)])
 
 
-def run(script, *args, env=None, status=0, timeout=120, **more):
+def run(script, *args, env=None, status=0, timeout=600, **more):
     """A script of this project in a process of its own -> its result, with .last, the JSON of its last line, if any."""
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **(env or {})}
     command = [sys.executable, *(script if isinstance(script, list) else [os.path.join(ROOT, script)]), *args]

@@ -33,6 +33,18 @@ def assert_same_weights(a, b):
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+def kill_after(args, out_dir, iters):
+    """train.py with kill -9 as soon as it has written last.pt and logged so many iterations."""
+    process = subprocess.Popen([sys.executable, f'{ROOT}/train.py', *args], stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        if os.path.exists(out_dir / 'last.pt') and (
+            not iters or f'"iter": {iters},' in (out_dir / 'metrics.jsonl').read_text()
+        ):
+            process.kill()
+        time.sleep(0.01)
+    assert process.returncode == -signal.SIGKILL, 'it ended by itself'
+
+
 def toy_split(n):
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 30, n)
@@ -133,22 +145,25 @@ def test_a_checkpoint_says_where_it_comes_from(trained):
     assert saved['settings']['learning_rate'] == 3e-3 and saved['dataset'] == 'rows'
 
 
-@pytest.mark.parametrize('after', [0.0, 0.35, 0.8])
+@pytest.mark.parametrize('after', [0, 60, 130])
 def test_killed_and_resumed_equals_uninterrupted(trained, tmp_path, after):
     """Kill -9 at any moment costs time, nothing else: the same weights to the last bit, and the same log."""
     args = [*trained.args, f'--out_dir={tmp_path}', '--class_weight=sqrt', '--lm_weight=0.1']
-    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    process = subprocess.Popen([sys.executable, f'{ROOT}/train.py', *args], env=env, stdout=subprocess.DEVNULL)
-    while not os.path.exists(tmp_path / 'last.pt'):
-        time.sleep(0.01)
-    time.sleep(after * trained.result.last['seconds'])
-    process.kill()
-    process.wait()
-    assert process.returncode == -signal.SIGKILL, 'it was still running'
+    kill_after(args, tmp_path, after)
     resumed = run('train.py', *args, '--init_from=resume')
     for name in ('best.pt', 'last.pt'):
         assert_same_weights(f'{trained.out_dir}/{name}', tmp_path / name)
     assert log_of(tmp_path) == log_of(trained.out_dir) and resumed.last['test'] == trained.result.last['test']
+
+
+def test_rows_that_rest_are_resumed_too(trained, tmp_path):
+    """With sparse_rows there is a second optimizer, whose moments must come back with its embedding."""
+    args = [*trained.args, '--sparse_rows=True', '--max_epochs=4']
+    run('train.py', *args, f'--out_dir={tmp_path}/whole')
+    kill_after([*args, f'--out_dir={tmp_path}/killed'], tmp_path / 'killed', 60)
+    run('train.py', *args, f'--out_dir={tmp_path}/killed', '--init_from=resume')
+    assert_same_weights(tmp_path / 'whole/last.pt', tmp_path / 'killed/last.pt')
+    assert log_of(tmp_path / 'whole') == log_of(tmp_path / 'killed')
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
@@ -163,7 +178,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(trained, tmp_path, n
         if line.startswith('iter 30/'):
             process.send_signal(number)
             break
-    out = process.communicate(timeout=60)[0]
+    out = process.communicate(timeout=600)[0]
     assert process.returncode == 0 and json.loads(out.strip().rpartition('\n')[2])['stopped'] == 'signal'
     saved = torch.load(tmp_path / 'run/last.pt', weights_only=True)['run']['iter']
     assert 30 <= saved < 162
