@@ -73,7 +73,7 @@ def attend(q, k, v, mask, causal, dropout):
     # backward pass (theirs took 9 to 16 times as long for 14 to 31 tokens) and below 64 tokens if not, in float32 up to 256
     if q.device.type != 'cpu' or (bf16 and T >= 64 and not q.requires_grad) or (q.dtype == torch.float32 and T > 256):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-    mask = torch.ones(T, T, dtype=torch.bool).tril() if causal else mask
+    mask = torch.ones(T, T, dtype=torch.bool).tril(0 if causal else T) if mask is None else mask
     # softmax reads 64 bytes at a time, but a row's last few numbers one by one: keys that do not count make rows whole
     n = -T % (64 // q.element_size())
     k, v, mask = F.pad(k, (0, 0, 0, n)), F.pad(v, (0, 0, 0, n)), F.pad(mask, (0, n))

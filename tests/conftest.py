@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,20 @@ import pytest
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is there: pytest-xdist already has a process for each core
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY = '--n_layer=2 --n_head=2 --n_embd=16 --block_size=32 --tokenizer=bpe300 --batch_size=8 --dropout=0.1 --warmup_iters=5'
+
+
+def slowness():
+    """What to multiply limits in seconds by: 1 on a machine of one's own, more on one that others take away meanwhile."""
+    begin = last = time.perf_counter()
+    lost = 0.0
+    while last < begin + 0.5:  # nothing but reading the clock: what is missing in between went elsewhere
+        now = time.perf_counter()
+        lost, last = lost + (now - last if now - last > 0.001 else 0), now
+    share = 1 - lost / (last - begin)
+    return 1.0 if share > 0.7 else 3 / max(share, 0.1)  # threefold, because it comes and goes
+
+
+SLOW = slowness()
 
 
 def write_rows(path, n, seed=0):

@@ -11,6 +11,7 @@ import zipfile
 from contextlib import contextmanager
 
 import pytest
+from conftest import SLOW
 
 import prepare
 import pretrained
@@ -49,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif kind.isdigit():
             self.send_error(int(kind))
         elif kind == 'silent':
-            released.wait(20)
+            released.wait(20 * SLOW)
             self.close_connection = True
         elif kind == 'garbage':
             self.wfile.write(b'this is not http\r\n\r\n')
@@ -68,7 +69,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body[:-100] if kind == 'short' else body)
             if kind == 'stalled':
                 self.wfile.flush()
-                released.wait(20)
+                released.wait(20 * SLOW)
             self.close_connection = True
 
 
@@ -83,7 +84,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(pretrained, 'ANSWER_S', 0.5)
+    monkeypatch.setattr(pretrained, 'ANSWER_S', 0.5 * SLOW)
     monkeypatch.setenv('no_proxy', '*')
     monkeypatch.delenv('NANOSENTIMENT_RAW', raising=False)
 
@@ -94,7 +95,7 @@ def fails(folder, within=3.0):
     started = time.perf_counter()
     with pytest.raises(Unreachable) as e:
         yield e
-    assert time.perf_counter() - started < within
+    assert time.perf_counter() - started < within * SLOW
     assert 'cannot download http' in str(e.value) and str(e.value).endswith('; buy it') and '\n' not in str(e.value)
     assert not [f for f in folder.rglob('*') if f.is_file()]
 
@@ -142,7 +143,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path, server, kind):
 
 def test_a_name_that_is_looked_up_for_ever_is_given_up(tmp_path, monkeypatch):
     """Looking up a host knows no timeout of its own."""
-    monkeypatch.setattr(pretrained.urllib.request, 'urlopen', lambda *_, **__: released.wait(20))
+    monkeypatch.setattr(pretrained.urllib.request, 'urlopen', lambda *_, **__: released.wait(20 * SLOW))
     with fails(tmp_path):
         fetch('http://nowhere.example/x', str(tmp_path / 'x'), MD5, 'buy it')
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, SLOW, run
 
 import report
 
@@ -282,7 +282,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif kind == 'broken' and times <= 3:
             self.reply(500, b'no')
         elif kind == 'hangs' and times == 1:
-            self.server.released.wait(5)
+            self.server.released.wait(5 * SLOW)
         elif kind == 'midway' and times == 1:
             self.reply(200, good[:10], more=len(good))
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -318,7 +318,9 @@ def servers(monkeypatch):
 
 
 def compare(monkeypatch, folder, server, kind='good', **more):
-    settings = dict(llm=f'http://127.0.0.1:{server.server_port}/{kind}', llm_model='tiny', llm_timeout=0.3, llm_backoff=0.01)
+    settings = dict(
+        llm=f'http://127.0.0.1:{server.server_port}/{kind}', llm_model='tiny', llm_timeout=0.3 * SLOW, llm_backoff=0.01
+    )
     for name, value in (settings | more).items():
         monkeypatch.setattr(report, name, value)
     return report.compare(folder)[1]['llm']
