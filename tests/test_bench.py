@@ -22,7 +22,7 @@ def test_ours_alone():
     )
     for kind in ('train', 'infer'):  # on a machine that stalls the peak itself is found too low
         assert 0 < m[kind]['share_of_peak'] < SLOW
-    assert m['infer']['examples_per_s'] > m['train']['examples_per_s'] and m['max_rss_mb'] > 100
+    assert m['infer']['examples_per_s'] > m['train']['examples_per_s'] / SLOW and m['max_rss_mb'] > 100
 
 
 def test_both_sides_do_the_same_work(tmp_path):
