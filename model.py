@@ -62,7 +62,7 @@ def drop(x, p, training=True):
     if x.device.type != 'cpu' or not (training and 0 < p < 1):
         return F.dropout(x, p, training)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = bits[: x.numel()].view(x.shape) >= round(p * 2**16) - 2**15
+    keep = bits[: x.numel()].view(x.shape) >= min(round(p * 2**16), 2**16 - 1) - 2**15
     return x * keep.to(x.dtype).mul_(1 / (1 - p))
 
 
@@ -70,13 +70,14 @@ def attend(q, k, v, mask, causal, dropout):
     """softmax(q kT / sqrt(hs)) v: q (B, nh, Tq, hs), k and v (B, nh, T, hs), mask True where a key counts, or None."""
     T, bf16 = k.size(2), q.dtype == torch.bfloat16
     # torch's kernel keeps no (T, T) matrix, but on a CPU the written-out form is faster: in bfloat16 always if there is a
-    # backward pass (theirs took 9 to 16 times as long for 14 to 31 tokens) and below 64 tokens if not, in float32 up to 256
+    # backward pass (theirs took 8 to 13 times as long for 14 to 40 tokens) and below 64 tokens if not, in float32 up to 256
     if q.device.type != 'cpu' or (bf16 and T >= 64 and not q.requires_grad) or (q.dtype == torch.float32 and T > 256):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     mask = torch.ones(T, T, dtype=torch.bool).tril(0 if causal else T) if mask is None else mask
     # softmax reads 64 bytes at a time, but a row's last few numbers one by one: keys that do not count make rows whole
     n = -T % (64 // q.element_size())
-    k, v, mask = F.pad(k, (0, 0, 0, n)), F.pad(v, (0, 0, 0, n)), F.pad(mask, (0, n))
+    if n:  # F.pad copies even where there is nothing to fill
+        k, v, mask = F.pad(k, (0, 0, 0, n)), F.pad(v, (0, 0, 0, n)), F.pad(mask, (0, n))
     bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float('-inf'))
     att = torch.add(bias, q @ k.transpose(-2, -1), alpha=q.size(-1) ** -0.5)  # (B, nh, Tq, T + n)
     return drop(F.softmax(att, dim=-1), dropout) @ v  # (B, nh, Tq, hs)
@@ -221,8 +222,7 @@ class Transformer(nn.Module):
     def lm_loss(self, x, idx, lengths):
         """Mean next-token cross-entropy of each text (B,), over its real tokens only, through the tied embedding."""
         known = torch.arange(idx.size(1) - 1, device=idx.device) < lengths[:, None] - 1  # (B, T-1): the next is real too
-        logits = F.linear(x[:, :-1][known], self.wte.weight).float()  # (n_known, vocab_size)
-        nll = F.cross_entropy(logits, idx[:, 1:][known], reduction='none')
+        nll = F.cross_entropy(F.linear(x[:, :-1][known], self.wte.weight).float(), idx[:, 1:][known], reduction='none')
         per_text = torch.zeros(known.shape, device=nll.device).masked_scatter(known, nll).sum(1)  # (B,)
         return per_text / (lengths - 1).clamp(min=1)
 

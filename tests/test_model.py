@@ -111,6 +111,7 @@ def test_dropout_drops_its_share_everywhere_alike(p, dtype):
     torch.manual_seed(0)
     assert torch.equal(drop(x, p), y) and not torch.equal(drop(x, p), y)
     assert drop(x, p, training=False) is x and drop(x, 0.0) is x and not drop(x, 1.0).any()
+    assert (drop(x, 1 - 1e-7) != 0).double().mean() < 1e-4  # more than 16 bits can say
 
 
 @pytest.mark.parametrize('family', FAMILIES)
