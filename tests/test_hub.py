@@ -291,7 +291,7 @@ def test_a_stalled_transfer_is_given_up_and_taken_up(use):
     server = use(model__safetensors=['stalls', 'fine'])
     started = time.time()
     assert (Path(hub.find(NAME)) / 'model.safetensors').read_bytes() == server.files['model.safetensors']
-    assert time.time() - started < 5 * SLOW
+    assert time.time() - started < 10 * hub.ANSWER_S
 
 
 # -----------------------------------------------------------------------------
@@ -343,7 +343,7 @@ def test_no_hub_within_reach(name):
     started = time.time()
     with pytest.raises(hub.Unreachable) as e:
         Transformer.from_pretrained(name, 2)
-    assert ways_out(e) and time.time() - started < 3 * SLOW
+    assert ways_out(e) and time.time() - started < 6 * hub.ANSWER_S
 
 
 def test_a_hub_that_says_nothing(use):
@@ -351,7 +351,7 @@ def test_a_hub_that_says_nothing(use):
     started = time.time()
     with pytest.raises(hub.Unreachable, match=f'{hub.ANSWER_S} s|timed out') as e:
         hub.find(NAME)
-    assert ways_out(e) and time.time() - started < 3 * SLOW
+    assert ways_out(e) and time.time() - started < 6 * hub.ANSWER_S
 
 
 def test_a_name_that_is_looked_up_for_ever(monkeypatch):
@@ -361,7 +361,7 @@ def test_a_name_that_is_looked_up_for_ever(monkeypatch):
     started = time.time()
     with pytest.raises(hub.Unreachable, match=f'no answer in {hub.ANSWER_S} s') as e:
         hub.find(NAME)
-    assert ways_out(e) and time.time() - started < 3 * SLOW
+    assert ways_out(e) and time.time() - started < 6 * hub.ANSWER_S
 
 
 def test_fifteen_seconds_at_most():
