@@ -147,11 +147,12 @@ def read_weights(folder, prefix):
     return tensors
 
 
-def load(cls, folder, n_class, labels=None, **settings):
+def load(cls, folder, n_class, labels=None, keep_layers=0, **settings):
     """
     Folder -> cls in float32 with the weights of the checkpoint; settings are those of FREE, and None leaves one to the
-    checkpoint. model.loaded is a dict that tells: source, the folder; labels of the head if it came along, else None;
-    lists of what is fresh (ours), what is dropped (theirs), and notes. A head for `labels` in another order is put in order.
+    checkpoint. keep_layers: the lowest so many, 0 for all (https://arxiv.org/abs/2004.03844).
+    model.loaded is a dict that tells: source, the folder; labels of the head if it came along, else None; lists of what
+    is fresh (ours), what is dropped (theirs), and notes. A head for `labels` in another order is put in order.
     """
     theirs, family, fields = read_config(folder)
     settings = {key: value for key, value in settings.items() if value is not None}
@@ -160,7 +161,12 @@ def load(cls, folder, n_class, labels=None, **settings):
     limit, wanted, keys, notes = fields['block_size'], settings.get('block_size', 0), KEYS[family], []
     if wanted > limit:
         raise ValueError(f'block_size {wanted} is more than the {limit} positions of {folder}; set it to {limit} or less')
+    if keep_layers > (n_layer := fields['n_layer']):
+        raise ValueError(f'keep_layers {keep_layers} is more than the {n_layer} of {folder}; set it to {n_layer} or less')
+    fields['n_layer'] = keep_layers or n_layer
     model = cls(Config(n_class=n_class, **fields | settings))
+    if fields['n_layer'] < n_layer:
+        notes.append(f'the lowest {keep_layers} of {n_layer} layers')
     if 0 < wanted < limit:
         notes.append(f'positions cropped from {limit} to {wanted}')
     tensors = read_weights(folder, 'transformer.' if family == 'gpt2' else f'{family}.')
@@ -198,7 +204,8 @@ def load(cls, folder, n_class, labels=None, **settings):
                     rows.copy_(t)
                 else:
                     misshapen.append(f'{name} {list(t.shape)} {t.dtype} for {ours} {list(rows.shape)}')
-    left = tensors.keys() - used
+    not_kept = tuple(f'{keys["h.{}.ln_1"].split("{}")[0]}{i}.' for i in range(fields['n_layer'], n_layer))
+    left = {name for name in tensors.keys() - used if not name.startswith(not_kept)}
     unknown = [name for name in left if not re.fullmatch(f'{BUFFERS}|{HEADS}', name)]
     trouble = dict(missing=missing, unknown=unknown, misshapen=misshapen)
     if any(trouble.values()):

@@ -226,14 +226,12 @@ def follow(texts, part):
     Without that a net is validated on phrases that it knows: on SST-2 that gave .947 where new sentences gave .897.
     """
     where, whole = {text: set() for text in texts}, dict(zip(texts, part.tolist()))
-
-    def within(text):
-        words = text.split()
-        return {x for j in range(len(words) + 1) for i in range(j) if (x := ' '.join(words[i:j])) in where} - {text}
-
     for text in sorted(whole, key=len, reverse=True):
-        if not where[text]:  # else what lies within it lies within those around it, too
-            for phrase in within(text):
+        if where[text]:
+            continue  # what lies within it lies within those around it, too
+        cuts = [-1, *(i for i, character in enumerate(text) if character in ' \n'), len(text)]  # slicing is faster than joining
+        for i, j in itertools.combinations(cuts, 2):
+            if (phrase := text[i + 1 : j]) in where and phrase != text:
                 where[phrase].add(whole[text])
     parts = (where[text] or {p} for text, p in zip(texts, part.tolist()))
     return np.array([min(p) if len(p) == 1 else 0 for p in parts], dtype=np.uint8)

@@ -65,6 +65,7 @@ dropout = 0.2  # few texts want much
 head_dropout = 0.0
 token_dropout = 0.0  # whole words; from scratch, where texts repeat each other, .4 keeps them from being learned by heart
 # fine-tuning
+keep_layers = 0  # of a checkpoint, the lowest so many; 0: all. The top ones know most about what it was made for
 freeze = 0  # the embeddings and this many layers stay as they came
 reinit = 0  # so many layers at the top start fresh
 layer_decay = 1.0  # the learning rate of a layer over that of the one above it; 0.9 spares what is general
@@ -215,7 +216,7 @@ if __name__ == '__main__':
         ours = {key: config[key] for key in 'block_size dropout head_dropout token_dropout'.split()} | {'n_class': len(labels)}
         ours |= {key: config[key] for key in 'n_layer n_head n_embd causal pool'.split() if config[key] != defaults[key]}
         if source:  # it has sizes of its own, and refuses others
-            model = Transformer.from_pretrained(source, labels=labels, **ours)
+            model = Transformer.from_pretrained(source, labels=labels, keep_layers=keep_layers, **ours)
         else:
             scratch = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=n_vocab)
             model = Transformer(Config(**(last['config'] if last else scratch | ours)))
@@ -382,12 +383,11 @@ if __name__ == '__main__':
         show(judged := judge(out_dir, device=device, dtype=dtype))
         recall = {label: x['recall'] for label, x in judged['per_class'].items()}
         test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}
-    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
+    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params, seed=seed, fold=fold)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
     speed, seconds = run['examples'] / max(run['train_seconds'], 1e-9), run['seconds'] + time.perf_counter() - begin
-    summary |= dict(train_examples_per_s=round(speed, 1), seconds=round(seconds, 1), stopped=stopped)
-    summary |= dict(seed=seed, fold=fold, command=command)
+    summary |= dict(train_examples_per_s=round(speed, 1), seconds=round(seconds, 1), stopped=stopped, command=command)
     if rank == 0 and stopped != 'signal':
         with open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8') as f:
             f.write(json.dumps(summary) + '\n')

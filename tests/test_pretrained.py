@@ -90,6 +90,22 @@ def test_classifiers_give_their_logits(family, tmp_path):
 
 
 @pytest.mark.parametrize('family', FAMILIES)
+def test_the_lowest_layers_alone_are_their_model_cut_there(family, tmp_path):
+    """keep_layers=2 of 3 is what they get by deleting the third; nothing else goes missing unnoticed."""
+    theirs = make(tmp_path, family)
+    stack = {'gpt2': 'transformer.h', 'bert': 'bert.encoder.layer', 'roberta': 'roberta.encoder.layer'}
+    del theirs.get_submodule(stack.get(family, 'distilbert.transformer.layer'))[2]
+    model = Transformer.from_pretrained(str(tmp_path), 3, keep_layers=2)
+    assert len(model.h) == 2 and 'the lowest 2 of 3 layers' in model.loaded['notes']
+    assert difference(model, theirs, family) < EXACT
+    with pytest.raises(ValueError, match='keep_layers 4 is more than the 3'):
+        Transformer.from_pretrained(str(tmp_path), 3, keep_layers=4)
+    rewrite(tmp_path, lambda tensors: {name.replace('.1.', '.7.', 1): t for name, t in tensors.items()})
+    with pytest.raises(ValueError, match=r'missing: .*; unknown: .*\.7\.'):  # a layer that their config does not speak of
+        Transformer.from_pretrained(str(tmp_path), 3, keep_layers=2)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('wanted', ['own', 'mean'])
 def test_bare_models_give_their_states(family, wanted, tmp_path):
     """What the head reads is the pooled output, or every state of every real token when averaged."""
