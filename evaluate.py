@@ -194,8 +194,10 @@ def material(run, tokenizer, split, input, columns):
 
 def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, device='auto', dtype='auto'):
     """A run's best.pt on a split, or a labelled file -> what evaluation.json holds; writes it, and two tables of texts."""
-    device, ptdtype = choose_machine(device, dtype)
+    device, _ = choose_machine(device)
     model, tokenizer, run = open_run(out_dir, device)
+    dtype = 'float32' if dtype == 'auto' and run['settings']['dtype'] == 'float32' else dtype  # as it was trained
+    device, ptdtype = choose_machine(device, dtype)
     records, texts, y, ids, lengths, baseline, sizes = material(run, tokenizer, split, input, columns)
     labels, block_size, temperature = run['labels'], model.config.block_size, run.get('temperature', 1.0)
     cleaning = {key: run['recipe'][key] for key in CLEANING}

@@ -26,7 +26,7 @@ def rows_of(path):
 def judged(trained, tmp_path_factory):
     """The shared run in a folder of our own, judged on test and val."""
     out_dir = shutil.copytree(trained.out_dir, tmp_path_factory.mktemp('judged') / 'run')
-    args = [f'--out_dir={out_dir}', '--device=cpu', '--dtype=float32']  # as it was trained; auto may be bfloat16
+    args = [f'--out_dir={out_dir}', '--device=cpu']  # in float32, as it was trained
     test, val = (run('evaluate.py', *args, f'--split={split}') for split in ('test', 'val'))
     return SimpleNamespace(out_dir=out_dir, test=test, val=val, args=trained.args, result=trained.result)
 
@@ -84,7 +84,7 @@ def test_the_tables_say_what_the_model_says(judged):
 
 def test_a_labelled_file_is_judged_like_a_split(judged):
     test_file = next(arg.partition('=')[2] for arg in judged.args if arg.startswith('--test_file'))
-    again = run('evaluate.py', f'--out_dir={judged.out_dir}', f'--input={test_file}', '--device=cpu', '--dtype=float32').last
+    again = run('evaluate.py', f'--out_dir={judged.out_dir}', f'--input={test_file}', '--device=cpu').last
     assert again['confusion'] == judged.test.last['confusion'] and os.path.exists(judged.out_dir / 'predictions-input.csv')
     assert again['nll'] == pytest.approx(judged.test.last['nll'], rel=1e-5)
 
