@@ -77,14 +77,15 @@ def wilson(hits, n, z=1.959964):
 def metrics(logits, targets, labels):
     """
     logits (n, K), targets (n,), K label names -> a dict of plain numbers, ready for JSON. macro_f1 is the mean over the
-    labels that occur as truth or prediction; nll is the mean negative log likelihood in nats, without class weights.
+    labels that occur as truth or prediction; nll is the mean negative log likelihood in nats, without class weights;
+    balanced_nll is the mean over the labels of theirs.
     """
     n, K = logits.shape
     predictions, targets = logits.argmax(axis=1), np.asarray(targets, dtype=np.int64)
     table = confusion(targets, predictions, K)
     precision, recall, f1 = precision_recall_f1(table)
     hits = int(np.trace(table))
-    p_true = softmax(logits)[np.arange(n), targets]
+    nll = -np.log(np.maximum(softmax(logits)[np.arange(n), targets], 1e-300))  # (n,)
     columns = zip(labels, precision, recall, f1, table.sum(axis=1), strict=True)
     return {
         'n': n,
@@ -92,7 +93,8 @@ def metrics(logits, targets, labels):
         'accuracy_ci': [round(x, 4) for x in wilson(hits, n)],
         'macro_f1': float(macro_f1(table)),
         'macro_f1_ci': interval(macro_f1(redraw(table))) if n else [0.0, 1.0],
-        'nll': float(-np.log(np.maximum(p_true, 1e-300)).mean()) if n else 0.0,
+        'nll': float(nll.mean()) if n else 0.0,
+        'balanced_nll': float(np.mean([nll[targets == k].mean() for k in np.unique(targets)])) if n else 0.0,
         'per_class': {
             label: {'precision': float(p), 'recall': float(r), 'f1': float(f), 'support': int(s)}
             for label, p, r, f, s in columns

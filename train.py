@@ -89,7 +89,7 @@ warmup_iters = 50
 lr_decay_iters = 0  # 0: to the end of the run
 min_lr = 0.0
 # stopping
-metric = 'auto'  # 'val_loss' or 'val_macro_f1'; auto: macro-F1 where a label has less than half of an even share
+metric = 'auto'  # val_loss, val_balanced_loss (labels alike), val_macro_f1; auto: F1 where a label has under half its share
 patience = 0  # evaluations without improvement before the run stops; 0: never
 # system
 backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
@@ -107,7 +107,7 @@ fold = 0  # of folds, the one to do; 0: all, one after the other
 FREE = 'out_dir log_interval init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = {'class_weight': 'none balanced sqrt sampling logit', 'keep': 'first last both', 'decay_lr': 'cosine linear none'}
-KNOWN |= {'metric': 'auto val_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16', 'pool': 'auto last first mean'}
+KNOWN |= {'metric': 'auto val_loss val_balanced_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16'}
 POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction layer_decay'
 
 
@@ -358,13 +358,13 @@ if __name__ == '__main__':
             logits, y = predict_all(splits['val'])
             val, train_loss = metrics(logits, y, labels), run['loss_sum'] / run['loss_n']
             new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
-            score = [-val['nll']] if metric == 'val_loss' else [val['macro_f1'], -val['nll']]  # few rare texts make ties
+            score = [val['macro_f1'] * (metric == 'val_macro_f1'), -val['balanced_nll' if 'balanced' in metric else 'nll']]
             better = run['best'] is None or score > run['best']['score']
             run['bad_evals'] = 0 if better else run['bad_evals'] + 1
             run['best'] = new | {'score': score} if better else run['best']
             line = f'iter {it:,} epoch {epoch:.2f}: train loss {train_loss:.4f}, val loss {val["nll"]:.4f}, accuracy '
             say(f'{line}{val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')
-            write(**new, train_loss=train_loss)
+            write(**new, val_balanced_loss=val['balanced_nll'], train_loss=train_loss)
             run |= dict(loss_sum=0.0, loss_n=0)
             if rank == 0 and better:
                 save_run(best_pt, checkpoint(metrics=val, best=new, temperature=fit_temperature(logits, y)))

