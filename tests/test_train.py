@@ -138,7 +138,8 @@ def test_best_is_the_best_and_last_the_last(trained):
 
 def test_best_may_hear_each_label_alike(trained, tmp_path):
     """Three rare texts make macro-F1 a coin toss, and the plain loss hardly hears them."""
-    best = run('train.py', *trained.args, '--metric=val_balanced_loss', f'--out_dir={tmp_path}').last['best']
+    args = ['--class_weight=sqrt', '--lm_weight=0.1', '--metric=val_balanced_loss']
+    best = run('train.py', *trained.args, *args, f'--out_dir={tmp_path}').last['best']
     evaluations = [x for x in log_of(tmp_path) if 'val_loss' in x]
     assert evaluations == [x for x in log_of(trained.out_dir) if 'val_loss' in x]  # it chooses, it does not train
     assert best['iter'] == min(evaluations, key=lambda x: x['val_balanced_loss'])['iter']
