@@ -358,7 +358,7 @@ if __name__ == '__main__':
             logits, y = predict_all(splits['val'])
             val, train_loss = metrics(logits, y, labels), run['loss_sum'] / run['loss_n']
             new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
-            score = [val['macro_f1'] * (metric == 'val_macro_f1'), -val['balanced_nll' if 'balanced' in metric else 'nll']]
+            score = [val['macro_f1']] * (metric == 'val_macro_f1') + [-val['balanced_nll' if 'balanced' in metric else 'nll']]
             better = run['best'] is None or score > run['best']['score']
             run['bad_evals'] = 0 if better else run['bad_evals'] + 1
             run['best'] = new | {'score': score} if better else run['best']
