@@ -106,8 +106,8 @@ fold = 0  # of folds, the one to do; 0: all, one after the other
 # what a resumed run may change: nothing that would bend its course
 FREE = 'out_dir log_interval init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
 FREE += ' wandb_log wandb_project wandb_run_name'
-KNOWN = {'class_weight': 'none balanced sqrt sampling logit', 'keep': 'first last both', 'decay_lr': 'cosine linear none'}
-KNOWN |= {'metric': 'auto val_loss val_balanced_loss val_macro_f1', 'dtype': 'auto float32 bfloat16 float16'}
+KNOWN = dict(class_weight='none balanced sqrt sampling logit', keep='first last both', dtype='auto float32 bfloat16 float16')
+KNOWN |= dict(metric='auto val_loss val_balanced_loss val_macro_f1', decay_lr='cosine linear none', pool='auto last first mean')
 POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction layer_decay'
 
 
