@@ -208,8 +208,7 @@ if __name__ == '__main__':
         stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
     dataset, labels, n_vocab, train = meta['dataset'], meta['labels'], meta['tokenizer']['n_vocab'], splits['train']
     counts = np.bincount(train.labels, minlength=len(labels))
-    if metric == 'auto':
-        metric = 'val_macro_f1' if counts.min() < 0.5 * len(train) / len(labels) else 'val_loss'
+    metric = metric if metric != 'auto' else 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'
 
     # model
     try:
@@ -383,11 +382,12 @@ if __name__ == '__main__':
         show(judged := judge(out_dir, device=device, dtype=dtype))
         recall = {label: x['recall'] for label, x in judged['per_class'].items()}
         test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}
-    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params, seed=seed, fold=fold)
+    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    speed, seconds = run['examples'] / max(run['train_seconds'], 1e-9), run['seconds'] + time.perf_counter() - begin
-    summary |= dict(train_examples_per_s=round(speed, 1), seconds=round(seconds, 1), stopped=stopped, command=command)
+    speed = round(run['examples'] / max(run['train_seconds'], 1e-9), 1)
+    summary |= dict(train_examples_per_s=speed, seconds=round(run['seconds'] + time.perf_counter() - begin, 1))
+    summary |= dict(stopped=stopped, seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
         with open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8') as f:
             f.write(json.dumps(summary) + '\n')
