@@ -73,6 +73,7 @@ class Tokenizer:
 
     def __init__(self, name, text):
         self.kind, self.name, self.text, self.n_prefix, self.n_suffix = 'bpe', name, text, 0, 1
+        self.lead = ' ' * name.endswith('-prefix')  # makes a text's first word the token that it is elsewhere
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, text.splitlines())}
         self.end, self.n_vocab = len(ranks), len(ranks) + 1
@@ -84,11 +85,11 @@ class Tokenizer:
 
     def encode_batch(self, texts):
         """List of texts -> list of lists of ids; threads were no faster here, for their turns cost more than a text."""
-        return [[i for piece in cut(text) for i in self.coder.encode_ordinary(piece)] + [self.end] for text in texts]
+        return [[i for part in cut(self.lead + text) for i in self.coder.encode_ordinary(part)] + [self.end] for text in texts]
 
     def decode(self, ids):
         """Ids -> text without the special tokens; a character cut in two shows as U+FFFD."""
-        return self.coder.decode([int(i) for i in ids if i != self.end])
+        return self.coder.decode([int(i) for i in ids if i != self.end]).removeprefix(self.lead)
 
     def state(self):
         """Dict of str for a checkpoint, all that load_tokenizer needs; text is 'base64 rank' lines, or the json."""
@@ -99,7 +100,8 @@ class JsonTokenizer(Tokenizer):
     """A checkpoint's own tokenizer.json, which says itself what special tokens go around a text."""
 
     def __init__(self, name, text):
-        self.kind, self.name, self.text, self.sha256 = 'json', name, text, hashlib.sha256(text.encode()).hexdigest()
+        self.kind, self.name, self.text, self.lead = 'json', name, text, ''
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
             self.coder = own = __import__('tokenizers').Tokenizer.from_str(text)  # optional, and only for these
         except Exception as e:  # not installed, too old for the file, a broken file
@@ -120,7 +122,7 @@ class JsonTokenizer(Tokenizer):
 
 
 def get_tokenizer(name, texts=None):
-    """'gpt2', 'bpe<N>' learned from texts, or a folder with a tokenizer.json (or that file) -> Tokenizer."""
+    """'gpt2', 'bpe<N>' or 'bpe<N>-prefix' learned from texts, or a (folder with a) tokenizer.json -> Tokenizer."""
     path = os.path.abspath(os.path.join(name, 'tokenizer.json') if os.path.isdir(name) else name)
     if os.path.isfile(path):  # named after its folder, but in a cache that is only a hash
         hub = r'(models--)?([^/\\]*--)?([^/\\]+)[/\\](snapshots[/\\][^/\\]+|main|[0-9a-f]{40}|model)$'
@@ -136,11 +138,10 @@ def get_tokenizer(name, texts=None):
             way_out = f'go online once, or set TIKTOKEN_CACHE_DIR to a folder with vocab.bpe and encoder.json as {files}'
             raise ValueError(f'gpt2 needs its vocabulary ({type(e).__name__}); {way_out}') from None
         ranks = {bpe.decode_single_token_bytes(i): i for i in range(bpe.n_vocab - 1)}
-    elif (n := regex.fullmatch(r'bpe(\d{1,9})', name)) and 257 <= int(n[1]) <= 65536 and texts is not None:
-        ranks = train_bpe(texts, int(n[1]))
+    elif (n := regex.fullmatch(r'bpe(\d{1,9})(-prefix)?', name)) and 257 <= int(n[1]) <= 65536 and texts is not None:
+        ranks = train_bpe((' ' + text for text in texts) if n[2] else texts, int(n[1]))
     else:
-        known = 'gpt2, bpe<N> of a training split (257 to 65536), or a folder with a tokenizer.json'
-        raise ValueError(f"no tokenizer '{name}'; use {known}")
+        raise ValueError(f"no tokenizer '{name}'; use gpt2, bpe<257...65536>[-prefix] of a training split, or tokenizer.json")
     return Tokenizer(name, ''.join(f'{base64.b64encode(token).decode()} {rank}\n' for token, rank in ranks.items()))
 
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from conftest import in_time, run
+from conftest import SLOW, in_time, run
 
 import families
 import model as ours
@@ -794,7 +794,7 @@ def test_full_size_loads_and_trains(family, kind, n_params, config_file, tmp_pat
     peak = tmp_path / 'peak'
     code = "import re, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__'); "
     code += f"open({str(peak)!r}, 'w').write(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])"
-    result = run(['-c', code], 'train.py', *args, cwd=here, timeout=600)
+    result = run(['-c', code], 'train.py', *args, cwd=here, timeout=600 * min(SLOW, 3))
     gigabytes = int(peak.read_text()) / 1e6
     print(f'{family}: {gigabytes:.2f} GB')
     assert result.last['best']['iter'] in (2, 3) and result.last['test'] and os.path.exists(tmp_path / 'out' / 'best.pt')

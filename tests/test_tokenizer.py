@@ -41,6 +41,11 @@ MEGABYTES = [
 
 
 @pytest.fixture(scope='module')
+def prefixed():
+    return get_tokenizer('bpe400-prefix', CORPUS)
+
+
+@pytest.fixture(scope='module')
 def bpe():
     return get_tokenizer('bpe400', CORPUS)
 
@@ -136,6 +141,17 @@ def test_decode_undoes_encode(bpe, text):
     """Errors are shown decoded, so what is shown must be what was seen."""
     ids = bpe.encode(text)
     assert bpe.decode(ids) == text and ids.count(bpe.end) == 1 and ids[-1] == bpe.end == bpe.n_vocab - 1
+
+
+@settings(deadline=None)
+@given(st.text())
+@example(' good')
+def test_with_prefix_the_first_word_is_no_stranger(bpe, prefixed, text):
+    """'good' at the start of a phrase has a row of its own elsewhere, and short phrases are little but a start."""
+    assert prefixed.decode(prefixed.encode(text)) == text
+    inside, alone = prefixed.encode('an parcel')[-2], prefixed.encode('parcel')
+    assert alone == [inside, prefixed.end] and load_tokenizer(prefixed.state()).encode(text) == prefixed.encode(text)
+    assert bpe.encode('parcel') != alone  # which is what it is for
 
 
 @settings(deadline=None)
