@@ -35,7 +35,7 @@ class Config:
     n_class: int = 3
     dropout: float = 0.0
     head_dropout: float = 0.0  # on the pooled vector, just before the last linear layer
-    token_dropout: float = 0.0  # share of tokens of which training sees the place only: https://aclanthology.org/P15-1162
+    token_dropout: float = 0.0  # share of tokens that training leaves out, never the first: https://aclanthology.org/P15-1162
     # what makes a family a family; the defaults are GPT-2's
     causal: bool = True  # tokens look left only
     pre_norm: bool = True  # LayerNorm before each sublayer and once at the exit; else after each and once at the entrance
@@ -184,15 +184,15 @@ class Transformer(nn.Module):
         # embed
         x = self.wte(idx)  # (B, T, C)
         if self.training and c.token_dropout:
-            x = x * (torch.rand(*idx.shape, 1, device=x.device) >= c.token_dropout)
+            real = real & ((torch.rand(idx.shape, device=x.device) >= c.token_dropout) | (pos == 0))  # one is left
+            x = x * real[..., None]  # not read; nor counted below, where a mean of what is left is no smaller
         x = x + self.wpe(pos + c.pos_offset)
         if self.wse is not None:
             x = x + self.wse.weight[0]
         if not c.pre_norm:
             x = self.ln(x)
         x = drop(x, c.dropout, self.training)
-        # blocks: in a causal model right padding needs no mask, no real token looks at it; and if just one position
-        # is read in the end, the last block computes just that one
+        # blocks; causal: no real token sees padding, so no mask. If one position is read, the last block computes just that
         mask = None if c.causal else real[:, None, None]  # (B, 1, 1, T)
         at = {'first': torch.zeros_like(lengths), 'last': lengths - 1, 'mean': None}[c.pool]
         for block in self.h[:-1]:
@@ -204,7 +204,7 @@ class Transformer(nn.Module):
         if c.pre_norm:
             x = self.ln(x)
         # pool
-        pooled = (x * real[..., None]).sum(1) / lengths[:, None] if at is None else take(x, at).squeeze(1)  # (B, C)
+        pooled = (x * real[..., None]).sum(1) / real.sum(1)[:, None] if at is None else take(x, at).squeeze(1)  # (B, C)
         # head
         if self.pooler is not None:
             pooled = self.pooler(drop(pooled, c.head_dropout, self.training))

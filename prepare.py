@@ -33,7 +33,7 @@ test_file = ''  # a file of the same columns; '' is the dataset's own
 data_dir = ''  # prepared data goes here; '' is data/ beside this file
 strict = False  # True: a row that cannot be used is an error; False: it goes to rejected.csv
 # text
-tokenizer = 'bpe2048'  # bpe<N> learns N tokens from the training split; gpt2; or a folder with a tokenizer.json
+tokenizer = 'bpe2048'  # bpe<N>: N tokens of the training split, for short texts bpe<N>-prefix; gpt2; or a tokenizer.json
 lowercase = True
 strip_brackets = True  # ( ) [ ] { } go, what they hold stays
 strip_html = True  # tags and entities
