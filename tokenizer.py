@@ -141,7 +141,7 @@ def get_tokenizer(name, texts=None):
     elif (n := regex.fullmatch(r'bpe(\d{1,9})(-prefix)?', name)) and 257 <= int(n[1]) <= 65536 and texts is not None:
         ranks = train_bpe((' ' + text for text in texts) if n[2] else texts, int(n[1]))
     else:
-        raise ValueError(f"no tokenizer '{name}'; use gpt2, bpe<257...65536>[-prefix] of a training split, or tokenizer.json")
+        raise ValueError(f"no tokenizer '{name}'; use gpt2, bpe<N>[-prefix] of a training split (257-65536) or tokenizer.json")
     return Tokenizer(name, ''.join(f'{base64.b64encode(token).decode()} {rank}\n' for token, rank in ranks.items()))
 
 

@@ -1,6 +1,6 @@
 # a small transformer without any pre-training on SST-2: 67,349 phrases of film reviews, negative or positive
 # $ python train.py config/train_sst2_scratch.py
-# about 2 minutes on two CPU cores; expect 80 % on dev, where a bag of words has 81
+# 3 minutes on one CPU core; expect 81 to 82 % on dev, where a bag of words has 81
 
 out_dir = 'out/sst2_scratch'
 dataset = 'sst2'
