@@ -40,9 +40,9 @@ def hub(tmp_path_factory):
 def tuned(hub, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp('tuned')
     args = [f'--dataset={hub}/rows.csv', f'--data_dir={hub}/data', *FLAGS.split(), '--block_size=30', '--log_interval=1000']
-    args += ['--pool=mean']  # what random weights leave at the first token is too little to learn from
+    args += ['--max_epochs=12', '--pool=mean']  # what random weights leave at the first token is too little to learn from
     more = ['--freeze=1', '--reinit=1', '--layer_decay=0.9', '--head_lr=5e-3', '--decay_lr=linear', '--head_dropout=0.1']
-    more += ['--token_dropout=0.1', '--max_epochs=12']
+    more += ['--token_dropout=0.1']
     result = run('train.py', f'--init_from={hub}/bert', f'--out_dir={out_dir}', *args, *more)
     return SimpleNamespace(out_dir=out_dir, result=result, args=args)
 
