@@ -19,7 +19,7 @@ token_dropout = 0.4  # phrases repeat their sentences: without it they are learn
 
 class_weight = 'balanced'  # 56 % of the phrases are positive, but half of what one wants to know about
 batch_size = 32
-learning_rate = 2e-4  # 1e-3 learns rare words by heart
+learning_rate = 2e-4  # validation .795, with 1e-3 .789
 warmup_iters = 200
 weight_decay = 0.1
 max_epochs = 2
