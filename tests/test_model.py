@@ -231,6 +231,8 @@ def test_token_dropout_hides_words_from_a_causal_model_too():
         model.train()(text, lengths)
     places = (seen[0] - model.wpe.weight[: idx.size(1)]).detach()
     gone = (places == 0).all(dim=2)
+    assert 0.2 < gone[torch.arange(idx.size(1)) < lengths[:, None]].float().mean() < 0.6
+    torch.testing.assert_close(places[~gone], model.wte(idx)[~gone].detach(), rtol=0, atol=1e-6)
     assert torch.equal(seen[0][gone], seen[1][gone]) and not torch.equal(seen[0][~gone], seen[1][~gone])
     assert torch.equal(model.eval()(idx, lengths)[0], model(idx, lengths)[0])
 
