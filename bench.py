@@ -232,11 +232,11 @@ if __name__ == '__main__':
             answers[name] = run()
             seconds = answers[name] if kind == 'train' else clock() - tick
             seen = {'train': seen[-steps:], 'infer': [(test.lengths.tolist(), 1)], 'prepare': [([0] * n_rows, 1)]}[kind]
-            lengths = sum((x for x, _ in seen), [])
-            flops = sum(ours.flops_per_token(T) * T for T in lengths) / 3 * PASSES.get(kind, 0)
-            x = dict(examples_per_s=len(lengths) / seconds, tokens_per_s=sum(lengths) / seconds)
-            x |= dict(share_of_peak=flops / seconds / 1e9 / result['peak_matmul_gflops'])
-            x |= dict(padding=1 - sum(lengths) / sum(n for _, n in seen)) if kind == 'train' else {}
+            lengths = np.concatenate([x for x, _ in seen])
+            flops = (ours.flops_per_token(lengths) * lengths).sum() / 3 * PASSES.get(kind, 0)
+            x = dict(examples_per_s=len(lengths) / seconds, tokens_per_s=float(lengths.sum()) / seconds)
+            x |= dict(share_of_peak=float(flops / seconds / 1e9 / result['peak_matmul_gflops']))
+            x |= dict(padding=float(1 - lengths.sum() / sum(n for _, n in seen))) if kind == 'train' else {}
             print(f'{kind:8} {name:20} ' + '  '.join(f'{key} {value:,.3f}' for key, value in x.items()), flush=True)
             found[name].append(x)
         median = {name: {key: statistics.median(x[key] for x in some) for key in some[0]} for name, some in found.items()}

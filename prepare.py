@@ -17,7 +17,8 @@ import re
 import sys
 import tempfile
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -51,7 +52,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CLEANING = ('lowercase', 'strip_brackets', 'strip_html', 'speakers')
 SPLIT, FOLDS = ('val_fraction', 'test_fraction', 'split_seed'), ('folds', 'fold')
 RECIPE = ('dataset', 'text_column', 'label_column', 'test_file', 'data_dir', 'strict', 'tokenizer', *CLEANING, *SPLIT)
-SPLITS = ('train', 'val', 'test')
+SPLITS, BATCH, LINES = ('train', 'val', 'test'), 2048, {'encoding': 'utf-8', 'newline': '\n'}  # texts at once; of temp/texts
 KINDS = {'tok': np.uint16, 'off': np.int64, 'lab': np.uint16, 'row': np.int64}  # the files of a split
 
 # text and label column; the file of each split, and md5 or sha256 of what its URL gives ({}: the file, #: a member of a zip)
@@ -79,16 +80,7 @@ DATASETS = {
 # cleaning: pure str -> str
 
 SPEAKER = re.compile(r"^[^\S\n]*([^\W\d_][\w&'./ -]{0,39})(?:\([^()\n]{1,40}\))?[^\S\n]*:(?!//|(?<=\d:)\d)", re.MULTILINE)
-
-
-def without_html(text):
-    """'a &amp; <b>b</b>' -> 'a &  b '; entities first, because scraped text escapes its tags."""
-    return re.sub(r'<[a-zA-Z/!][^<>]*>', ' ', html.unescape(text))
-
-
-def without_brackets(text):
-    """'fine (I guess) [laughs]' -> 'fine I guess laughs'"""
-    return re.sub(r'[()\[\]{}]', '', text)
+TAG, BRACKET, FLAW = re.compile(r'<[a-zA-Z/!][^<>]*>'), re.compile(r'[()\[\]{}]'), re.compile('[\0\ud800-\udfff]')
 
 
 def only_speakers(text, names):
@@ -100,12 +92,12 @@ def only_speakers(text, names):
 
 def scrub(text, lowercase, strip_brackets, strip_html, speakers):
     """The steps in their order; '' where nothing is left. White space: one blank, or one line end."""
-    text = without_html(text) if strip_html else text
+    text = TAG.sub(' ', html.unescape(text)) if strip_html else text  # in this order, because scraped text escapes its tags
     text = '\n'.join(text.splitlines())  # any kind of line end
     text = only_speakers(text, speakers) if speakers != 'all' else text
-    text = without_brackets(text) if strip_brackets else text
+    text = BRACKET.sub('', text) if strip_brackets else text
     text = text.lower() if lowercase else text
-    return '\n'.join(filter(None, (' '.join(line.split()) for line in text.split('\n'))))
+    return '\n'.join(filter(None, [' '.join(line.split()) for line in text.split('\n')]))
 
 
 def clean(text, **cleaning):
@@ -155,28 +147,27 @@ def read_rows(path):
                 reason = 'not a JSON object'
             if not reason and columns and len(fields) != len(columns):
                 reason = f'{len(fields)} fields, the header has {len(columns)}'
-            elif flaw := re.search('[\0\ud800-\udfff]', ''.join((*columns, *fields))):  # not UTF-8 is read as a surrogate
+            elif flaw := FLAW.search(''.join((*columns, *fields))):  # not UTF-8 is read as a surrogate
                 reason = 'NUL byte' if flaw[0] == '\0' else 'not UTF-8'
             if columns or kind == '.jsonl':
                 yield number, dict(zip(columns, fields)), reason
             columns = columns or [field.strip() for field in fields]  # the header
 
 
-def scan(temp, folder, paths, recipe):
+def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
     """
-    Raw files -> temp/texts (clean, a line of JSON each) and folder/rejected.csv. Returns of each text label, record, 64 bits
-    that equal texts share; {label: number}; of the training file {column: Counter of (value, label)}; how many rows were what.
+    Raw files -> yields clean texts; leaves temp/texts (lines; their own line ends as NUL, which none has) and rejected.csv.
+    Fills, of each text, label, record, 64 bits that equal texts share; {label: number}; {column: {(value, label): n}}; count.
     """
-    y, records, keys, labels, columns, count = array('i'), array('q'), array('q'), {}, defaultdict(Counter), Counter()
-    with open(f'{temp}/texts', 'w') as texts, open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as f:
-        rejected = csv.writer(f)
-        rejected.writerow(('file', 'line', 'reason'))
+    cleaning = {key: recipe[key] for key in CLEANING}
+    with open(f'{temp}/texts', 'w', **LINES) as texts, open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as f:
+        (rejected := csv.writer(f)).writerow(('file', 'line', 'reason'))
         for split, path in paths.items():
             for record, (line, row, reason) in enumerate(read_rows(path)):
                 for column, setting in zip(recipe['columns'], ('text_column', 'label_column')):
                     if not reason and column not in row:
                         raise ValueError(f'{path}: there is no column {column!r}; set --{setting} to one of {", ".join(row)}')
-                raw, label = (row.get(column, '').strip() for column in recipe['columns'])
+                raw, label = [row.get(column, '').strip() for column in recipe['columns']]
                 label = recipe['names'].get(label, label)
                 reason = reason or ('no text' if not raw else 'no label' if not label else '')
                 if not reason and split == 'test' and label not in labels:
@@ -185,16 +176,24 @@ def scan(temp, folder, paths, recipe):
                     count['rejected'] += 1
                     rejected.writerow((path, line, reason))
                     continue
-                text = scrub(raw, **{key: recipe[key] for key in CLEANING})
-                count.update((split,) if text else (split, 'emptied'))
-                texts.write(json.dumps(text or raw) + '\n')
+                text = scrub(raw, **cleaning)
+                count[split], count['emptied'] = count[split] + 1, count['emptied'] + (not text)
+                text = text or raw
                 y.append(labels.setdefault(label, len(labels)))
                 records.append(record)
-                keys.frombytes(hashlib.blake2b((text or raw).encode(), digest_size=8).digest())
+                keys.frombytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
                 for column, value in row.items() if split == 'train' else ():
                     if not value or len(columns[column]) < 1000:  # so many are no categories
                         columns[column][value and hash(value), label] += 1
-    return np.asarray(y), np.asarray(records), np.asarray(keys), labels, columns, count
+                texts.write(text.replace('\n', '\0') + '\n')
+                yield text
+
+
+def read_texts(temp):
+    """temp/texts -> yields the texts."""
+    with open(f'{temp}/texts', **LINES) as texts:
+        for line in texts:
+            yield line[:-1].replace('\0', '\n')
 
 
 def assign(keys, labels, val_fraction, test_fraction, seed, folds=0, fold=0):
@@ -225,30 +224,32 @@ def follow(texts, part):
     texts (n,), part (n,) of each -> part (n,), where a text within others goes where all of these went, or else to train.
     Without that a net is validated on phrases that it knows: on SST-2 that gave .947 where new sentences gave .897.
     """
-    where, whole = {text: set() for text in texts}, dict(zip(texts, part.tolist()))
+    where, whole = dict.fromkeys(texts, 0), dict(zip(texts, part.tolist()))  # where: a bit for each part; sets are slower
     for text in sorted(whole, key=len, reverse=True):
         if where[text]:
             continue  # what lies within it lies within those around it, too
         cuts = [-1, *(i for i, character in enumerate(text) if character in ' \n'), len(text)]  # slicing is faster than joining
         for i, j in itertools.combinations(cuts, 2):
             if (phrase := text[i + 1 : j]) in where and phrase != text:
-                where[phrase].add(whole[text])
-    parts = (where[text] or {p} for text, p in zip(texts, part.tolist()))
-    return np.array([min(p) if len(p) == 1 else 0 for p in parts], dtype=np.uint8)
+                where[phrase] |= 1 << whole[text]
+    return np.array([{0: p, 2: 1, 4: 2}.get(where[text], 0) for text, p in zip(texts, part.tolist())], dtype=np.uint8)
 
 
-def encode(temp, folder, part, tokenizer):
-    """temp/texts and the part (n,) of each -> the .tok of every split; returns lengths (n,) in tokens."""
-    lengths = array('q')
-    with open(f'{temp}/texts') as texts:
-        while batch := list(itertools.islice(map(json.loads, texts), 1024)):
-            ids, here = tokenizer.encode_batch(batch), part[len(lengths) : len(lengths) + len(batch)]
-            for number in np.unique(here):
-                mine = itertools.chain.from_iterable(itertools.compress(ids, here == number))
-                with open(f'{folder}/{SPLITS[number]}.tok', 'ab') as f:
-                    f.write(np.fromiter(mine, dtype=np.uint16).tobytes())
-            lengths.extend(map(len, ids))
-    return np.asarray(lengths)
+def encode(texts, temp, tokenizer):
+    """Texts -> temp/ids, end to end, in a thread: `tokenizers` lets Python go on meanwhile. Returns jobs: lengths in tokens."""
+
+    def write(batch):
+        ids = tokenizer.encode_batch(batch)
+        with open(f'{temp}/ids', 'ab') as f:
+            f.write(np.fromiter(itertools.chain.from_iterable(ids), dtype=np.uint16).tobytes())
+        return np.fromiter(map(len, ids), dtype=np.int64)
+
+    pool, jobs = ThreadPoolExecutor(1), []
+    while batch := list(itertools.islice(texts, BATCH)):
+        jobs.append(pool.submit(write, batch))
+        if len(jobs) > 16:
+            jobs[-16].result()  # no more than these wait in memory
+    return jobs
 
 
 def prepare(settings):
@@ -294,8 +295,10 @@ def build(temp, folder, dataset, paths, recipe, tokenizer):
     """Fills an empty folder: scan the raw files, split, learn the tokens, encode, count for the report."""
     from metrics import describe  # with torch, which is slow to come
 
-    y, records, keys, labels, columns, count = scan(temp, folder, paths, recipe)
-    n = count['train']
+    y, records, keys, labels, columns, count = seen = array('i'), array('q'), array('q'), {}, defaultdict(Counter), Counter()
+    texts, learn = scan(temp, folder, paths, recipe, *seen), tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2'
+    jobs = encode(texts, temp, tokenizer) if not learn else deque(texts, 0)
+    (y, records, keys), n = map(np.asarray, (y, records, keys)), count['train']
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
         what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected'
         raise ValueError(f'{paths["train"]}: {what}; is --label_column={recipe["columns"][1]} right?')
@@ -305,15 +308,13 @@ def build(temp, folder, dataset, paths, recipe, tokenizer):
     y = np.argsort([labels[label] for label in order]).astype(np.uint16)[y]
     part = np.full(len(y), 2, dtype=np.uint8)
     part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe.get(key, 0) for key in SPLIT + FOLDS))
-    if 'parts' in recipe:
-        with open(f'{temp}/texts') as texts:
-            part[:n] = follow([json.loads(text) for text in itertools.islice(texts, n)], part[:n])
-    if tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2':
-        with open(f'{temp}/texts') as texts:
-            step = 1 + os.path.getsize(texts.name) // 10_000_000  # 10 MB teach enough
-            some = itertools.islice(itertools.compress(texts, part == 0), 0, None, step)
-            tokenizer = get_tokenizer(tokenizer.name, map(json.loads, some))
-    lengths = encode(temp, folder, part, tokenizer)
+    part[:n] = follow(list(itertools.islice(read_texts(temp), n)), part[:n]) if 'parts' in recipe else part[:n]
+    if learn:
+        step = 1 + os.path.getsize(f'{temp}/texts') // 10_000_000  # 10 MB teach enough
+        some = itertools.islice(itertools.compress(read_texts(temp), part == 0), 0, None, step)
+        jobs = encode(read_texts(temp), temp, tokenizer := get_tokenizer(tokenizer.name, some))
+    lengths = np.concatenate([job.result() for job in jobs])
+    ids, ends = np.memmap(f'{temp}/ids', dtype=np.uint16, mode='r'), lengths.cumsum()
     about = {key: getattr(tokenizer, key) for key in ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')}
     meta = {'dataset': dataset, 'labels': order, 'tokenizer': about, 'recipe': recipe, 'rows': {}, 'tokens': {}}
     report = {'rejected': count['rejected'], 'emptied': count['emptied'], 'repeated_rows': repeated, 'labels': {}}
@@ -324,6 +325,10 @@ def build(temp, folder, dataset, paths, recipe, tokenizer):
         split, mine = SPLITS[number], part == number
         for kind, what in zip(('off', 'lab', 'row'), (np.append(0, lengths[mine].cumsum()), y[mine], records[mine])):
             what.astype(KINDS[kind]).tofile(f'{folder}/{split}.{kind}')
+        with open(f'{folder}/{split}.tok', 'wb') as f:
+            for some in np.array_split(np.arange(len(y)), -(-len(y) // BATCH)):
+                tokens = ids[ends[some[0]] - lengths[some[0]] : ends[some[-1]]]
+                tokens[np.repeat(mine[some], lengths[some])].tofile(f)
         meta['rows'][split], meta['tokens'][split] = int(mine.sum()), int(lengths[mine].sum())
         report['labels'][split] = dict(zip(order, np.bincount(y[mine], minlength=len(order)).tolist()))
     y, lengths, row = y[part == 0], lengths[part == 0], int(records[part == 0][0])
@@ -354,10 +359,7 @@ def truncate(ids, block_size, keep, n_prefix, n_suffix):
 
 
 class Split:
-    """
-    One prepared split over memmaps: split[i] is the ids (T,) of text i cut to block_size, lengths (n,) those of all, labels
-    (n,), rows (n,) in the raw file. Opening it reads no token; files that do not fit meta.json are a ValueError.
-    """
+    """Memmaps: split[i] is ids (T,) of text i cut to block_size; lengths, labels, raw rows (n,). Broken files: ValueError."""
 
     def __init__(self, folder, name, block_size=1 << 30, keep='first'):
         self.meta, self.block_size, self.keep, arrays = read_json(folder, 'meta.json'), block_size, keep, []
@@ -394,5 +396,5 @@ if __name__ == '__main__':
     sys.stdout.reconfigure(errors='backslashreplace')  # a text may hold what the terminal has no letters for
     report |= {'tokenizer': report['tokenizer']['name'], 'share_truncated': float((train.lengths > block_size).mean())}
     show_data(report)
-    last = 'dataset tokenizer rows rejected labels tokens share_truncated'.split()
-    print(json.dumps({key: report[key] for key in last} | {'folder': folder}))
+    keys = 'dataset tokenizer rows rejected labels tokens share_truncated'
+    print(json.dumps({key: report[key] for key in keys.split()} | {'folder': folder}))

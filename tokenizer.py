@@ -118,7 +118,7 @@ class JsonTokenizer(Tokenizer):
         self.n_suffix = len(ids + self.tail) - self.n_prefix
 
     def encode_batch(self, texts):
-        return [e.ids + self.tail for e in self.coder.encode_batch_fast([''.join(cut(text)) for text in texts])]
+        return [e.ids + self.tail for e in self.coder.encode_batch_fast([x if x.isascii() else ''.join(cut(x)) for x in texts])]
 
 
 def get_tokenizer(name, texts=None):

@@ -455,6 +455,32 @@ def test_memmaps_decode_to_the_cleaned_texts(tmp_path):
     assert short.lengths.max() == 10 == max(map(len, short))
 
 
+@pytest.mark.parametrize('learned', [True, False])
+def test_neither_batches_nor_line_ends_matter(tmp_path, monkeypatch, learned):
+    """Texts are encoded a batch at a time while the next are read, then dealt to their splits: nothing may shift."""
+    odd = ['(\r)', '[\x85]\u2028{', 'two\nlines']
+    path = write_csv(tmp_path / 'mine.csv', texts(60, 'good') + [(text, 'good') for text in odd] + texts(30, 'bad'))
+    if not learned:  # known before the first row is read; ids are characters
+        tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is not installed')
+        letters = sorted({*'abcdefghijklmnopqrstuvwxyz0123456789 ', *''.join(odd)})
+        own = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+        own.add_special_tokens(['<|endoftext|>'])
+        own.decoder = tokenizers.decoders.Fuse()
+        own.save(str(tmp_path / 'tokenizer.json'))
+    kept = settings(tmp_path, path, tokenizer='bpe300' if learned else str(tmp_path / 'tokenizer.json'), speakers='nobody')
+    whole = prepare(kept)
+    found = {split: decoded(whole, Split(whole, split)) for split in splits(whole)}
+    with open(path, newline='', encoding='utf-8') as f:
+        rows = [text for text, _ in csv.reader(f)][1:]
+    assert set(odd) <= set(rows)
+    for split, some in found.items():
+        assert some == [rows[i] for i in Split(whole, split).rows], split
+    monkeypatch.setattr(p, 'BATCH', 3)
+    small = prepare(kept | dict(data_dir=str(tmp_path / 'other')))
+    for name in os.listdir(whole):
+        assert Path(whole, name).read_bytes() == Path(small, name).read_bytes(), name
+
+
 def test_bpe_is_learned_on_the_training_split_only(tmp_path):
     """A vocabulary that knows the test words is a leak that no accuracy shows."""
     rows = texts(60, 'good') + texts(40, 'bad')
