@@ -268,10 +268,10 @@ class Transformer(nn.Module):
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0, sparse=False):
         """
-        A list of optimizers. AdamW; matrices decay, biases and norms do not. Each group carries `scale`, the factor on the
-        learning rate: layer_decay to the power of the layers above it (ULMFiT's discriminative rates,
-        https://arxiv.org/abs/1801.06146), for the head and its hidden layer what makes head_lr of learning_rate, unless
-        head_lr is 0. sparse: a second one moves only those rows of wte that a step has read; the others rest, momentum
+        A list of optimizers. AdamW; matrices decay, biases and norms do not. Each group says whether it is the `head` with its
+        hidden layer, and carries `scale`, the factor on the learning rate: layer_decay to the power of the layers above it
+        (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146), for the head what makes head_lr of learning_rate,
+        unless head_lr is 0. sparse: a second one moves only those rows of wte that a step has read; the others rest, momentum
         or not, and none decays. The dense pass over 30,000 rows is a tenth of a small step.
         """
         groups, self.wte.sparse = {}, sparse and self.wte.weight.requires_grad
@@ -281,8 +281,8 @@ class Transformer(nn.Module):
             depth = int(name.split('.')[1]) + 1 if name.startswith('h.') else top if at_exit else 0
             scale = head_lr / learning_rate if head_lr and in_head else layer_decay ** (top - depth)
             decay = weight_decay if p.dim() >= 2 else 0.0
-            key = 'rows' if self.wte.sparse and name == 'wte.weight' else (decay, scale)
-            groups.setdefault(key, dict(params=[], weight_decay=decay, scale=scale))['params'].append(p)
+            key = 'rows' if self.wte.sparse and name == 'wte.weight' else (decay, scale, in_head)
+            groups.setdefault(key, dict(params=[], weight_decay=decay, scale=scale, head=in_head))['params'].append(p)
         rows = groups.pop('rows', None)
         dense = torch.optim.AdamW(list(groups.values()), lr=learning_rate, betas=betas, fused=True)
         return [dense] + ([torch.optim.SparseAdam([rows], lr=learning_rate, betas=betas)] if rows else [])

@@ -70,6 +70,7 @@ freeze = 0  # the embeddings and this many layers stay as they came
 reinit = 0  # so many layers at the top start fresh
 layer_decay = 1.0  # the learning rate of a layer over that of the one above it; 0.9 spares what is general
 head_lr = 0.0  # learning rate of the head, which starts fresh; 0.0: learning_rate
+head_epochs = 0  # so many epochs the head learns alone, lest its first steps spoil the rest: https://arxiv.org/abs/2202.10054
 # objective
 class_weight = 'none'  # for rare labels: 'balanced' 1/n, 'sqrt' 1/sqrt(n), 'sampling' draws all alike, 'logit' adjusts
 label_smoothing = 0.0
@@ -217,8 +218,7 @@ if __name__ == '__main__':
         if source:  # it has sizes of its own, and refuses others
             model = Transformer.from_pretrained(source, labels=labels, keep_layers=keep_layers, **ours)
         else:
-            scratch = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, vocab_size=n_vocab)
-            model = Transformer(Config(**(last['config'] if last else scratch | ours)))
+            model = Transformer(Config(**(last['config'] if last else ours | {'vocab_size': n_vocab})))
         model.reinit(reinit)
         model.freeze(freeze)
         if n_vocab > model.config.vocab_size:
@@ -315,7 +315,7 @@ if __name__ == '__main__':
         tick = time.perf_counter()
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
-            group['lr'] = lr * group['scale']
+            group['lr'] = lr * group['scale'] * (group['head'] or run['iter'] >= head_epochs * epoch_iters)
         torch.manual_seed((seed % 2**31 << 32) + run['iter'] * world + rank)
         loss_sum = 0.0
         for micro in range(rank, gradient_accumulation_steps, world):

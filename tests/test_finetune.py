@@ -68,6 +68,21 @@ def test_a_checkpoint_becomes_a_classifier(hub, tuned):
     assert tuned.result.last['test']['accuracy'] > 0.7 and tuned.result.last['tokenizer'] == 'bert'
 
 
+def test_the_head_may_learn_alone_first(hub, tuned, tmp_path):
+    """With head_epochs=1 the first epoch leaves what was pretrained as it came, to the last bit; the second moves it."""
+    args = [*tuned.args, '--max_epochs=1', '--head_epochs=1', '--weight_decay=0.1']
+    run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}', *args)
+    theirs = transformers.BertForMaskedLM.from_pretrained(hub / 'bert').state_dict()
+    layer = theirs['bert.encoder.layer.0.intermediate.dense.weight']
+    first = torch.load(tmp_path / 'last.pt', weights_only=True)['model']
+    assert torch.equal(first['h.0.mlp.c_fc.weight'], layer)
+    assert torch.equal(first['wte.weight'], theirs['bert.embeddings.word_embeddings.weight'])
+    run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--max_epochs=2')
+    second = torch.load(tmp_path / 'last.pt', weights_only=True)['model']
+    assert not torch.equal(second['h.0.mlp.c_fc.weight'], layer)
+    assert first['head.bias'].abs().max() > 0, 'it starts at 0'
+
+
 def test_the_run_needs_the_checkpoint_no_more(hub, tuned, tmp_path):
     """best.pt holds the tokenizer too: moved to a machine without the folder, it answers the same."""
     text = '--text=it was awful and late'

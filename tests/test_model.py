@@ -172,6 +172,7 @@ def test_decay_and_rates_are_grouped():
     for name, p in model.named_parameters():
         if p.requires_grad:
             assert where[id(p)]['weight_decay'] == (0.1 if p.dim() == 2 else 0.0), name
+            assert where[id(p)]['head'] == name.startswith(('pooler', 'head')), name
             assert where[id(p)]['scale'] == pytest.approx(next(s for start, s in scale.items() if name.startswith(start))), name
 
 

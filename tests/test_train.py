@@ -15,7 +15,9 @@ import pytest
 import torch
 from conftest import ROOT, SLOW, in_time, run, write_rows
 
+import train
 from metrics import imbalance
+from model import Config
 from train import epoch_batches, get_lr
 
 
@@ -328,3 +330,9 @@ def test_help_lists_every_setting_with_its_value(script):
     """The top of the script is the documentation; a setting that a formatter broke over lines would lose its advice."""
     lines = [line for line in run(script, '-h').out.splitlines() if line.startswith('  --')]
     assert len(lines) > 7 and all(re.match(r"  --\w+=('.*?'|[\w.+-]+)( |$)", line) for line in lines), lines
+
+
+def test_a_model_left_at_its_defaults_is_the_one_that_train_lists():
+    """train.py hands on what differs from its defaults; if model.py had others, `-h` would describe another net."""
+    for name in 'n_layer n_head n_embd causal block_size'.split():
+        assert getattr(train, name) == getattr(Config(), name), name
