@@ -297,7 +297,7 @@ def build(temp, folder, dataset, paths, recipe, tokenizer):
 
     y, records, keys, labels, columns, count = seen = array('i'), array('q'), array('q'), {}, defaultdict(Counter), Counter()
     texts, learn = scan(temp, folder, paths, recipe, *seen), tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2'
-    jobs = encode(texts, temp, tokenizer) if not learn else deque(texts, 0)
+    jobs = deque(texts, 0) if learn else encode(texts, temp, tokenizer)  # to learn tokens from, texts are only read for now
     (y, records, keys), n = map(np.asarray, (y, records, keys)), count['train']
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
         what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected'

@@ -1,6 +1,6 @@
 # a small transformer without any pre-training on SST-2: 67,349 phrases of film reviews, negative or positive
 # $ python train.py config/train_sst2_scratch.py
-# 3 minutes on one CPU core; expect 81 to 82 % on dev, where a bag of words has 81
+# 4 minutes on one CPU core; expect 82 % on dev, where a bag of words has 81
 
 out_dir = 'out/sst2_scratch'
 dataset = 'sst2'
@@ -15,13 +15,13 @@ causal = False
 pool = 'mean'
 dropout = 0.3
 head_dropout = 0.3
-token_dropout = 0.4  # phrases repeat their sentences: without it they are learned by heart, and dropout=0.5 does not help
+token_dropout = 0.5  # phrases repeat their sentences: without it they are learned by heart, and dropout=0.5 does not help
 
-class_weight = 'balanced'  # 56 % of the phrases are positive, but half of what one wants to know about
+class_weight = 'none'  # 'balanced' leaned to negative: of long validation texts it found .79 and .72, now .75 and .76
 batch_size = 32
 learning_rate = 2e-4  # validation .795, with 1e-3 .789
 warmup_iters = 200
 weight_decay = 0.1
-max_epochs = 2
+max_epochs = 3
 metric = 'val_macro_f1'
 log_interval = 100
