@@ -235,8 +235,8 @@ def follow(texts, part):
     return np.array([{0: p, 2: 1, 4: 2}.get(where[text], 0) for text, p in zip(texts, part.tolist())], dtype=np.uint8)
 
 
-def encode(texts, temp, tokenizer):
-    """Texts -> temp/ids, end to end, in a thread: `tokenizers` lets Python go on meanwhile. Returns jobs: lengths in tokens."""
+def encode(texts, temp, tokenizer, pool):
+    """Texts -> temp/ids, end to end, in pool's thread: `tokenizers` lets Python go on. Returns jobs: lengths in tokens."""
 
     def write(batch):
         ids = tokenizer.encode_batch(batch)
@@ -244,7 +244,7 @@ def encode(texts, temp, tokenizer):
             f.write(np.fromiter(itertools.chain.from_iterable(ids), dtype=np.uint16).tobytes())
         return np.fromiter(map(len, ids), dtype=np.int64)
 
-    pool, jobs = ThreadPoolExecutor(1), []
+    jobs = []
     while batch := list(itertools.islice(texts, BATCH)):
         jobs.append(pool.submit(write, batch))
         if len(jobs) > 16:
@@ -277,13 +277,13 @@ def prepare(settings):
         with open(path, 'rb') as f:
             recipe['raw'][split] = hashlib.file_digest(f, 'sha256').hexdigest()
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
-    folder = os.path.join(data_dir, name, f'{tokenizer.name}-{digest}')
+    folder = os.path.join(room := os.path.join(data_dir, name), f'{tokenizer.name}-{digest}')
     if not os.path.exists(f'{folder}/meta.json'):
         print(f'preparing {s["dataset"]} in {folder}', file=sys.stderr)
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=os.path.dirname(folder), ignore_cleanup_errors=True) as temp:
+        os.makedirs(room, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=room, ignore_cleanup_errors=True) as temp, ThreadPoolExecutor(1) as pool:
             os.mkdir(new := f'{temp}/new')
-            build(temp, new, name, paths, recipe, tokenizer)
+            build(temp, new, name, paths, recipe, tokenizer, pool)
             if not os.path.exists(f'{folder}/meta.json'):  # another process may have been faster
                 os.rename(new, folder)
     if s['strict'] and (n := read_json(folder, 'report.json')['rejected']):
@@ -291,13 +291,13 @@ def prepare(settings):
     return folder
 
 
-def build(temp, folder, dataset, paths, recipe, tokenizer):
+def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
     """Fills an empty folder: scan the raw files, split, learn the tokens, encode, count for the report."""
     from metrics import describe  # with torch, which is slow to come
 
     y, records, keys, labels, columns, count = seen = array('i'), array('q'), array('q'), {}, defaultdict(Counter), Counter()
     texts, learn = scan(temp, folder, paths, recipe, *seen), tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2'
-    jobs = deque(texts, 0) if learn else encode(texts, temp, tokenizer)  # to learn tokens from, texts are only read for now
+    jobs = deque(texts, 0) if learn else encode(texts, temp, tokenizer, pool)  # to learn tokens from, texts are just read
     (y, records, keys), n = map(np.asarray, (y, records, keys)), count['train']
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
         what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected'
@@ -312,7 +312,7 @@ def build(temp, folder, dataset, paths, recipe, tokenizer):
     if learn:
         step = 1 + os.path.getsize(f'{temp}/texts') // 10_000_000  # 10 MB teach enough
         some = itertools.islice(itertools.compress(read_texts(temp), part == 0), 0, None, step)
-        jobs = encode(read_texts(temp), temp, tokenizer := get_tokenizer(tokenizer.name, some))
+        jobs = encode(read_texts(temp), temp, tokenizer := get_tokenizer(tokenizer.name, some), pool)
     lengths = np.concatenate([job.result() for job in jobs])
     ids, ends = np.memmap(f'{temp}/ids', dtype=np.uint16, mode='r'), lengths.cumsum()
     about = {key: getattr(tokenizer, key) for key in ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')}

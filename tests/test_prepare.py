@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -442,6 +444,23 @@ def test_a_failed_preparation_cleans_up(tmp_path):
     with pytest.raises(ValueError):
         prepare(settings(tmp_path, some_file(tmp_path), label_column='x'))
     assert not list(tmp_path.glob('data/*/*'))
+
+
+def test_a_failed_preparation_leaves_no_thread_behind(tmp_path, monkeypatch):
+    """Encoding runs beside the reading; were it still writing when the folder is removed, a part of that would stay."""
+    done = []
+
+    def encode_batch(batch):
+        time.sleep(0.02)
+        done.extend(batch)
+        return [[1]] * len(batch)
+
+    slow = SimpleNamespace(kind='json', name='slow', sha256='', n_vocab=2, encode_batch=encode_batch)
+    monkeypatch.setattr(p, 'get_tokenizer', lambda name, texts: slow)
+    monkeypatch.setattr(p, 'BATCH', 10)
+    with pytest.raises(ValueError, match='1 labels'):
+        prepare(settings(tmp_path, write_csv(tmp_path / 'mine.csv', texts(100, 'good'))))
+    assert len(done) == 100 and os.listdir(tmp_path / 'data' / 'mine') == []
 
 
 def test_memmaps_decode_to_the_cleaned_texts(tmp_path):
