@@ -181,9 +181,9 @@ def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
                 text = text or raw
                 y.append(labels.setdefault(label, len(labels)))
                 records.append(record)
-                keys.frombytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+                keys.append(hash(text))
                 for column, value in row.items() if split == 'train' else ():
-                    if not value or len(columns[column]) < 1000:  # so many are no categories
+                    if column != recipe['columns'][1] and (not value or len(columns[column]) < 1000):  # more are no categories
                         columns[column][value and hash(value), label] += 1
                 texts.write(text.replace('\n', '\0') + '\n')
                 yield text
@@ -334,7 +334,7 @@ def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
     y, lengths, row = y[part == 0], lengths[part == 0], int(records[part == 0][0])
     report['lengths'] = {x: np.percentile(lengths[y == i], (5, 50, 95, 100)).tolist() for i, x in enumerate(order) if i in y}
     report['share_truncated'] = {size: float((lengths > size).mean()) for size in (64, 128, 256, 512, 1024)}
-    report['columns'] = {column: describe(seen) for column, seen in columns.items() if column != recipe['columns'][1]}
+    report['columns'] = {column: describe(seen) for column, seen in columns.items()}
     first = np.fromfile(f'{folder}/train.tok', dtype=np.uint16, count=lengths[0])
     report['example'] = {'row': row, 'label': order[y[0]], 'text': tokenizer.decode(first)}
     for name, what in (('tokenizer_state', tokenizer.state()), ('report', meta | report), ('meta', meta)):

@@ -1,19 +1,17 @@
-"""
-Text to ids and back: byte-level BPE learned from a corpus, GPT-2's own, a checkpoint's tokenizer.json. Mistakes: ValueError.
-"""
+"""Text to ids and back: byte-level BPE learned from a corpus, GPT-2's own, or a checkpoint's. Mistakes: ValueError."""
 
 import base64
 import hashlib
 import heapq
 import os
 from collections import Counter, defaultdict
+from functools import cache
 
 import regex  # comes with tiktoken, as requests does; re knows no \p{L}
 import tiktoken.load
 
 # what may join into a token: GPT-2's rule (github.com/openai/gpt-2, encoder.py); ++ (never give back) only makes it faster
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-END = '<|endoftext|>'
 
 
 def cut(text, n=4096):  # tiktoken overflows at a million spaces
@@ -30,18 +28,15 @@ def train_bpe(texts, n_vocab):
     with <|endoftext|>, or no pair occurs twice. Of equally frequent pairs the smaller bytes go first: order does not matter.
     Example: ['abab ab'] has 'ab' 3 times, ' a' and 'ba' once -> 256: b'ab', and nothing more occurs twice
     """
-    seen = Counter()
-    for text in texts:
-        for piece in cut(text, 64):  # learning costs a word's length per merge, and no longer token is worth its row
-            seen.update(regex.findall(PATTERN, piece))
+    # cut at 64, for learning costs a word's length per merge, and no longer token is worth its row
+    seen = Counter(word for text in texts for piece in cut(text, 64) for word in regex.findall(PATTERN, piece))
     words, freq = [[bytes([byte]) for byte in word.encode()] for word in seen], list(seen.values())
     count, where = Counter(), defaultdict(set)  # joined pair -> occurrences, -> words that have it, or had it once
     for i, word in enumerate(words):
         for pair in map(bytes.__add__, word, word[1:]):
             count[pair] += freq[i]
             where[pair].add(i)
-    heap = [(-n, pair) for pair, n in count.items()]  # sorted by count, then by bytes: that is the tie rule
-    heapq.heapify(heap)
+    heap = sorted((-n, pair) for pair, n in count.items())  # a heap, by count, then by bytes: that is the tie rule
     ranks = {bytes([i]): i for i in range(256)}
     while len(ranks) < n_vocab - 1 and heap and heap[0][0] < -1:  # what occurs once teaches nothing
         n, new = heapq.heappop(heap)
@@ -77,7 +72,7 @@ class Tokenizer:
         self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         ranks = {base64.b64decode(token): int(rank) for token, rank in map(str.split, text.splitlines())}
         self.end, self.n_vocab = len(ranks), len(ranks) + 1
-        self.coder = tiktoken.Encoding(name, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END: self.end})
+        self.coder = tiktoken.Encoding(name, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={'<|endoftext|>': self.end})
 
     def encode(self, text):
         """Text -> list of ids, special tokens included; special tokens that a user types are ordinary text."""
@@ -99,9 +94,8 @@ class Tokenizer:
 class JsonTokenizer(Tokenizer):
     """A checkpoint's own tokenizer.json, which says itself what special tokens go around a text."""
 
-    def __init__(self, name, text):
-        self.kind, self.name, self.text, self.lead = 'json', name, text, ''
-        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+    def __init__(self, name, text, bare=True):
+        self.kind, self.name, self.text, self.sha256 = 'json', name, text, hashlib.sha256(text.encode()).hexdigest()
         try:
             self.coder = own = __import__('tokenizers').Tokenizer.from_str(text)  # optional, and only for these
         except Exception as e:  # not installed, too old for the file, a broken file
@@ -109,16 +103,22 @@ class JsonTokenizer(Tokenizer):
         own.no_truncation()  # files come with a max_length of 128 or 512; we cut later, and say how much
         own.no_padding()
         own.encode_special_tokens = True  # [SEP] typed by a user: ordinary text
+        kinds, added = [type(x).__name__ for x in (own.normalizer, own.pre_tokenizer)], own.get_added_tokens_decoder().values()
+        bare = bare and kinds == ['BertNormalizer', 'BertPreTokenizer'] and all(token.special for token in added)
+        self.full = cache(lambda: JsonTokenizer(name, text, bare=False).coder) if bare else lambda: own
+        own.normalizer = None if bare else own.normalizer  # a third of the time, for nothing where all is plain
         ids = own.encode('').ids
-        self.tail = [] if ids else [own.token_to_id(END)]  # GPT-2's file puts none around a text; its family ends with one
+        self.tail = [] if ids else [own.token_to_id('<|endoftext|>')]  # GPT-2's file leaves it out, its family ends with it
         if None in self.tail:
             raise ValueError(f'{name}/tokenizer.json puts no special token around a text; use another model')
-        self.end, self.n_vocab = None, max(own.get_vocab().values()) + 1  # not the count: ids may have gaps
-        self.n_prefix = [*own.encode('a').special_tokens_mask, 0].index(0)
-        self.n_suffix = len(ids + self.tail) - self.n_prefix
+        self.lead, self.end, self.n_vocab = '', None, max(own.get_vocab().values()) + 1  # not the count: ids may have gaps
+        self.n_prefix, self.n_suffix = (n := [*own.encode('a').special_tokens_mask, 0].index(0)), len(ids + self.tail) - n
 
     def encode_batch(self, texts):
-        return [e.ids + self.tail for e in self.coder.encode_batch_fast([x if x.isascii() else ''.join(cut(x)) for x in texts])]
+        odd = {i: x for i, x in enumerate(texts) if not (x.isascii() and x.islower() and x.replace('\n', '').isprintable())}
+        odd = dict(zip(odd, self.full().encode_batch_fast([''.join(cut(x)) for x in odd.values()]))) if odd else {}
+        plain = self.coder.encode_batch_fast(['' if i in odd else x for i, x in enumerate(texts)])
+        return [odd.get(i, encoding).ids + self.tail for i, encoding in enumerate(plain)]
 
 
 def get_tokenizer(name, texts=None):

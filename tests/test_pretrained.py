@@ -699,6 +699,7 @@ def oddities():
         'a\u00a0b\u3000c\u2028d',
         '\ufffd',
     ]
+    texts += [f'a{chr(i)}b' for i in range(256)]
     for _ in range(300):
         texts.append(
             ''.join(
