@@ -150,14 +150,19 @@ def compare(targets, a, b, K):
 
 def describe(counts):
     """
-    Counter of (value, label) of a column -> missing and distinct values and, of a category, Pearson's chi-square test: does it
-    go with the label? Example: {(a, x): 10, (a, y): 20, (b, x): 20, (b, y): 10} -> chi2 6.667, df 1, p 0.0098
+    Counter of (value, label) of a column -> missing and distinct values; of a category the share of rows whose label is the
+    commonest among the other rows of their value (a guess, and 0 for an id), and Pearson's chi-square test: does it go with
+    the label? Example: {(a, x): 10, (a, y): 20, (b, x): 20, (b, y): 10} -> guess 2/3, chi2 6.667, df 1, p 0.0098
     """
     values, labels = (list(dict.fromkeys(names)) for names in zip(*counts))
     out = {'missing': sum(n for (value, _), n in counts.items() if not value)}
     out['distinct'] = len(values) if len(counts) < 1000 else None  # prepare.py's scan gave up
-    if 2 <= (out['distinct'] or 0) <= 50:
-        seen = np.array([[counts[value, label] for label in labels] for value in values], dtype=float)
+    if not out['distinct']:
+        return out
+    seen = np.array([[counts[value, label] for label in (*labels, None)] for value in values], dtype=float)
+    second, first = np.sort(seen, axis=1)[:, -2:].T
+    seen, out['guess'] = seen[:, :-1], float(first[first > np.maximum(second, 1)].sum() / seen.sum())
+    if 2 <= out['distinct'] <= 50:
         expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0) / seen.sum()
         chi2, df = ((seen - expected) ** 2 / expected).sum(), (len(values) - 1) * (len(labels) - 1)
         p = torch.special.gammaincc(*torch.tensor((df / 2, chi2 / 2), dtype=torch.float64))
@@ -190,10 +195,13 @@ def show_data(report):
     for label, lengths in report['lengths'].items():
         cells = [f'{n[label]:10,}' for n in report['labels'].values()] + [' ' * 5] + [f'{n:6.0f}' for n in lengths]
         print(f'{label[:20]:20}' + ''.join(cells))
-    print(f'\n{"column":28} missing distinct       chi2  df        p  goes with the label?')
+    print(f'\n{"column":28} missing distinct  guess       chi2  df        p  goes with the label?')
     for column, c in report['columns'].items():
+        guess = f'{c["guess"]:7.1%}' if 'guess' in c else ''
         test = '{chi2:11.1f} {df:3} {p:8.2g}  '.format(**c) + ('yes' if c['p'] < 0.01 else 'no') if 'p' in c else ''
-        print(f'{column[:28]:28} {c["missing"]:7,} {c["distinct"] or "many":>8}{test}')
+        print(f'{column[:28]:28} {c["missing"]:7,} {c["distinct"] or "many":>8}{guess}{test}')
+    for column in [column for column, c in report['columns'].items() if c.get('guess', 0) > 0.98]:
+        print(f'{column} alone tells the label: what a model learns from the text may be that')
     print(f'\n{report["share_truncated"]:.1%} of the training texts are cut. One of them all:\n{report["example"]}')
 
 

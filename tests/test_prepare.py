@@ -550,6 +550,21 @@ def test_chi_square_of_the_worked_example():
     assert (round(out['chi2'], 3), out['df'], round(out['p'], 4)) == (6.667, 1, 0.0098)
 
 
+def test_a_column_that_tells_the_label_is_found_and_an_id_is_not():
+    """In customer_service each of 109 topics has one label: who does not know that takes topics for moods."""
+
+    def guess(*rows):
+        return describe(Counter(rows))['guess']
+
+    assert guess(*[('a', 'x')] * 10, *[('a', 'y')] * 20, *[('b', 'x')] * 20, *[('b', 'y')] * 10) == 40 / 60
+    assert guess(*[(str(i), 'xy'[i % 2]) for i in range(100)]) == 0, 'an id is right only about itself'
+    assert guess(*[('a', 'x')] * 5, *[('b', 'y')] * 4, ('c', 'y')) == 0.9
+    assert guess(('a', 'x'), ('a', 'y'), ('b', 'x'), ('b', 'y')) == 0
+    if RAW and os.path.exists(path := os.path.join(RAW, 'customer_service', 'train.csv')):
+        found = [(row['issue_sub_category'], row['customer_sentiment']) for _, row, _ in read_rows(path)]
+        assert len({value for value, _ in found}) == 109 and guess(*found) == 1
+
+
 def test_chi_square_equals_scipys():
     """Down to p values that float32 would call 0."""
     stats = pytest.importorskip('scipy.stats')
