@@ -137,6 +137,8 @@ def resume_run(path, config, defaults, free):
         last = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
         raise ValueError(f'{path} cannot be read ({type(e).__name__}); remove it and train again') from None
+    if last.get('settings', {}).keys() != config.keys():
+        raise ValueError(f'{path} is of another version of train.py, which has other settings; go on with that, or train again')
     for key, ours in last['settings'].items():
         fell_back = key == 'dataset' and ours == config['fallback_dataset']
         if key not in free and config[key] not in (ours, defaults[key]) and not fell_back:

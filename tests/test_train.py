@@ -303,6 +303,15 @@ def test_a_mistake_costs_one_line(trained, tmp_path, mistake):
     assert not os.path.exists(tmp_path / 'run/last.pt')
 
 
+def test_a_checkpoint_of_another_version_is_not_resumed(trained, tmp_path):
+    """Its optimizer may have other groups of weights: that was a traceback when head_epochs came."""
+    last = torch.load(os.path.join(trained.out_dir, 'last.pt'), weights_only=True)
+    del last['settings']['head_epochs']
+    torch.save(last, tmp_path / 'last.pt')
+    result = run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', status=2)
+    assert 'another version' in result.err and os.listdir(tmp_path) == ['last.pt'], result.err
+
+
 def test_a_resumed_run_keeps_its_settings(trained, tmp_path):
     """Another batch size would make another run of it, and the log would not say so."""
     result = run('train.py', f'--out_dir={trained.out_dir}', '--init_from=resume', '--batch_size=4', status=2)
