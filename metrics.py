@@ -159,7 +159,8 @@ def describe(counts):
     out['distinct'] = len(values) if len(counts) < 1000 else None  # prepare.py's scan gave up
     if not out['distinct']:
         return out
-    seen = np.array([[counts[value, label] for label in (*labels, None)] for value in values], dtype=float)
+    columns = (*labels, None)  # None: nothing, for there may be but one label
+    seen = np.array([[counts[value, label] for label in columns] for value in values], dtype=float)
     second, first = np.sort(seen, axis=1)[:, -2:].T
     seen, out['guess'] = seen[:, :-1], float(first[first > np.maximum(second, 1)].sum() / seen.sum())
     if 2 <= out['distinct'] <= 50:

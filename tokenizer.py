@@ -106,7 +106,7 @@ class JsonTokenizer(Tokenizer):
         kinds, added = [type(x).__name__ for x in (own.normalizer, own.pre_tokenizer)], own.get_added_tokens_decoder().values()
         bare = bare and kinds == ['BertNormalizer', 'BertPreTokenizer'] and all(token.special for token in added)
         self.full = cache(lambda: JsonTokenizer(name, text, bare=False).coder) if bare else lambda: own
-        own.normalizer = None if bare else own.normalizer  # a third of the time, for nothing where all is plain
+        own.normalizer = None if bare else own.normalizer  # a third of the time; lowercase ASCII it leaves as it is
         ids = own.encode('').ids
         self.tail = [] if ids else [own.token_to_id('<|endoftext|>')]  # GPT-2's file leaves it out, its family ends with it
         if None in self.tail:
