@@ -201,7 +201,9 @@ def show_data(report):
         guess = f'{c["guess"]:7.1%}' if 'guess' in c else ''
         test = '{chi2:11.1f} {df:3} {p:8.2g}  '.format(**c) + ('yes' if c['p'] < 0.01 else 'no') if 'p' in c else ''
         print(f'{column[:28]:28} {c["missing"]:7,} {c["distinct"] or "many":>8}{guess}{test}')
-    for column in [column for column, c in report['columns'].items() if c.get('guess', 0) > 0.98]:
+    train = report['labels']['train'].values()
+    others = 1 - max(train) / sum(train)  # the errors of who always says the commonest label
+    for column in [column for column, c in report['columns'].items() if 1 - c.get('guess', 0) < 0.05 * others]:
         print(f'{column} alone tells the label: what a model learns from the text may be that')
     print(f'\n{report["share_truncated"]:.1%} of the training texts are cut. One of them all:\n{report["example"]}')
 

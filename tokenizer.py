@@ -16,7 +16,7 @@ PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$
 
 def cut(text, n=4096):  # tiktoken overflows at a million spaces
     """Text -> list of pieces that join to it, cut in runs of n white or n other characters; half an emoji is U+FFFD."""
-    text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+    text = text if text.isascii() else text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
     runs = regex.finditer(rf'\s{{1,{n}}}|\S{{1,{n}}}', text) if len(text) > n else ()
     ends = [run.end() for run in runs if run.end() - run.start() == n]
     return [text[i:j] for i, j in zip([0, *ends], [*ends, len(text)], strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import prepare as p
-from metrics import describe
+from metrics import describe, show_data
 from prepare import RECIPE, Split, assign, clean, follow, only_speakers, prepare, read_json, read_rows, scrub, truncate
 from tokenizer import load_tokenizer
 
@@ -563,6 +563,17 @@ def test_a_column_that_tells_the_label_is_found_and_an_id_is_not():
     if RAW and os.path.exists(path := os.path.join(RAW, 'customer_service', 'train.csv')):
         found = [(row['issue_sub_category'], row['customer_sentiment']) for _, row, _ in read_rows(path)]
         assert len({value for value, _ in found}) == 109 and guess(*found) == 1
+
+
+def test_a_rare_label_is_no_reason_to_suspect_a_column(tmp_path, capsys):
+    """Where 99 rows of 100 have one label any column guesses so many right: only what knows the hundredth tells the label."""
+    moods = ['b' if i % 100 == 0 else 'a' for i in range(1000)]
+    rows = [(f'text number {i}', mood, mood + 'x', i % 3) for i, mood in enumerate(moods)]
+    path = write_csv(tmp_path / 'x.csv', rows, ('body', 'mood', 'telling', 'shop'))
+    report = read_json(prepare(settings(tmp_path, path)), 'report.json')
+    assert report['columns']['shop']['guess'] == 0.99
+    show_data(report | {'tokenizer': '', 'share_truncated': 0.0})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if 'alone tells' in line] == ['telling']
 
 
 def test_chi_square_equals_scipys():
