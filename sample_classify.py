@@ -121,8 +121,9 @@ if __name__ == '__main__':
     from prepare import CLEANING, clean, read_rows, truncate
 
     try:
-        device, ptdtype = choose_machine(device, 'auto')
-        model, tokenizer, checkpoint = open_run(path, device)
+        model, tokenizer, checkpoint = open_run(path, choose_machine(device)[0])
+        trained = checkpoint['settings']['dtype']
+        device, ptdtype = choose_machine(device, trained if trained == 'float32' else 'auto')
     except Exception as e:
         stop(f'{path} cannot be opened ({type(e).__name__}: {e}); train again, or name another --out_dir')
     print(f'{path}, trained on {checkpoint["dataset"]}', file=sys.stderr)

@@ -4,11 +4,15 @@
 import csv
 import json
 import os
+import runpy
 import shutil
+import sys
 
 import pytest
+import torch
 from conftest import run, write_rows
 
+import evaluate
 from evaluate import open_run, predict
 from metrics import softmax
 from prepare import Split, prepare
@@ -43,6 +47,16 @@ def test_a_table_gets_the_labels_that_the_test_split_got(trained, moved, tmp_pat
             p.max(), abs=1e-4
         )
         assert row['runner_up'] == checkpoint['labels'][p.argsort()[-2]]
+
+
+def test_what_was_trained_in_float32_is_used_in_float32(moved, monkeypatch, capsys):
+    """A processor with bfloat16 instructions would else give other probabilities than evaluate.py judged."""
+    seen, args = [], ['sample_classify.py', f'--out_dir={moved}', '--text=late']
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'avx512_bf16': True})
+    monkeypatch.setattr(evaluate, 'predict', lambda *given: seen.append(given[3]) or predict(*given))
+    monkeypatch.setattr(sys, 'argv', args)
+    runpy.run_path(os.path.join(os.path.dirname(evaluate.__file__), args[0]), run_name='__main__')
+    assert seen == [torch.float32] and 'bad' in capsys.readouterr().out
 
 
 def test_every_way_in_says_the_same(moved, tmp_path):
