@@ -143,7 +143,7 @@ def resume_run(path, config, defaults, free):
         fell_back = key == 'dataset' and ours == config['fallback_dataset']
         if key not in free and config[key] not in (ours, defaults[key]) and not fell_back:
             raise ValueError(f'{path} has {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
-        if key != 'init_from' and (key not in free or config[key] == defaults[key]):
+        if key not in ('init_from', 'out_dir') and (key not in free or config[key] == defaults[key]):
             config[key] = ours
     return last
 

@@ -159,7 +159,7 @@ if __name__ == '__main__':
     if (seeds or folds) and not fold:
         several(config, FREE.split())
     rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
-    last_pt, best_pt = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
+    last_pt, best_pt, log_path = (os.path.join(out_dir, name) for name in ('last.pt', 'best.pt', 'metrics.jsonl'))
     for key, value in config.items():
         if key in KNOWN and value not in KNOWN[key].split():
             stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
@@ -209,7 +209,8 @@ if __name__ == '__main__':
         stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
     dataset, labels, n_vocab, train = meta['dataset'], meta['labels'], meta['tokenizer']['n_vocab'], splits['train']
     counts = np.bincount(train.labels, minlength=len(labels))
-    metric = metric if metric != 'auto' else 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'
+    if metric == 'auto':
+        metric = 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'
 
     # model
     try:
@@ -286,7 +287,6 @@ if __name__ == '__main__':
             optimizer.load_state_dict(state)
         scaler.load_state_dict(last['scaler'])
     os.makedirs(out_dir, exist_ok=True)
-    log_path = os.path.join(out_dir, 'metrics.jsonl')
     if rank == 0:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
         log = open(log_path + '.tmp', 'w', encoding='utf-8')  # what was logged after the checkpoint will come again

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -316,6 +317,15 @@ def test_a_resumed_run_keeps_its_settings(trained, tmp_path):
     """Another batch size would make another run of it, and the log would not say so."""
     result = run('train.py', f'--out_dir={trained.out_dir}', '--init_from=resume', '--batch_size=4', status=2)
     assert 'batch_size=8, not 4' in result.err
+
+
+def test_a_moved_run_goes_on_where_it_lies_now(trained, tmp_path):
+    """Even in the folder that out_dir names by default: its checkpoint knows another, which may hold another run by now."""
+    shutil.copytree(trained.out_dir, tmp_path / 'out' / 'run')
+    before = {file: os.stat(os.path.join(trained.out_dir, file)).st_mtime_ns for file in os.listdir(trained.out_dir)}
+    result = run('train.py', '--init_from=resume', '--max_epochs=7', cwd=tmp_path)
+    assert result.last['run'] == os.path.join('out', 'run') and log_of(tmp_path / 'out' / 'run')[-1]['iter'] == 7 * 27
+    assert before == {file: os.stat(os.path.join(trained.out_dir, file)).st_mtime_ns for file in os.listdir(trained.out_dir)}
 
 
 def test_a_csv_of_ones_own_needs_no_other_file(tmp_path):
