@@ -1,6 +1,5 @@
 """
-Texts in, labels and probabilities out, with a run of train.py: its checkpoint holds the tokenizer, the cleaning and the
-labels, so nothing of that is said again.
+Texts in, labels and probabilities out, with a run of train.py: tokenizer, cleaning and labels travel in its checkpoint.
 $ python sample_classify.py                            # a few built-in texts, with the last trained run
 $ python sample_classify.py --text="It never arrived." # or --text=FILE:letter.txt
 $ cat texts.txt | python sample_classify.py --json=True
@@ -12,6 +11,7 @@ import csv
 import glob
 import itertools
 import os
+import signal
 import stat
 import sys
 import time
@@ -25,7 +25,7 @@ text = ''  # one text, or FILE:path; '' reads a pipe, one text a line, or shows 
 input = ''  # a .csv, .tsv or .jsonl of any number of rows
 text_column = ''  # of input; '' is the training data's
 output = ''  # where input's rows go, with the label added: .csv, .tsv or .jsonl; '' is stdout, as CSV
-json = False  # one JSON object a text
+json = False  # one JSON object a text, or a row of input
 threshold = 0.0  # 0.8: the answer is "uncertain" where the best label is less probable; evaluate.py shows what that buys
 batch_size = 64
 device = 'auto'
@@ -80,22 +80,20 @@ def classify_file(path, column, out):
     n, broken, writer, started = 0, 0, None, time.perf_counter()
     rows = read_rows(path)
     while chunk := list(itertools.islice(rows, CHUNK)):
-        for line, _, reason in chunk:
-            if reason:
-                broken += 1
-                print(f'{path} line {line}: {reason}; left out', file=sys.stderr)
-        chunk = [row for _, row, reason in chunk if not reason]
+        for line, _, reason in (odd := [x for x in chunk if x[2]]):
+            print(f'{path} line {line}: {reason}; left out', file=sys.stderr)
+        broken, chunk = broken + len(odd), [row for _, row, reason in chunk if not reason]
         if writer is None and chunk:
             header = list(chunk[0])
             if column not in header:
                 stop(f'{path}: there is no column {column!r}; set --text_column to one of {", ".join(header)}')
             new = [name if name not in header else f'predicted_{name}' for name in ('label', 'probability', 'runner_up')]
             writer = csv.DictWriter(out, header + new, '', 'ignore', 'excel-tab' if output.endswith('.tsv') else 'excel')
-            if not output.endswith('.jsonl'):
+            if not as_json:
                 writer.writeheader()
         for row, c in zip(chunk, classify([row.get(column, '') for row in chunk])):
             row |= zip(new, (c['label'], c['probability'], c['runner_up']))
-            if output.endswith('.jsonl'):
+            if as_json:
                 out.write(dumps(row, ensure_ascii=False) + '\n')
             else:
                 writer.writerow(row)
@@ -107,11 +105,15 @@ def classify_file(path, column, out):
 
 if __name__ == '__main__':
     configure(globals())
+    if batch_size < 1 or not 0 <= threshold <= 1:
+        stop(f'batch_size={batch_size} and threshold={threshold}: give a positive number, and a probability')
+    goal = os.path.realpath(output)
+    if output and (not input or goal == os.path.realpath(input) or not os.path.isdir(os.path.dirname(goal))):
+        stop(f'output={output} takes the rows of another file, named by --input=, and lies in a folder that exists; mend one')
     found = [out_dir] if out_dir.endswith('.pt') else glob.glob(os.path.join(out_dir or 'out/**', 'best.pt'), recursive=True)
     path = max(filter(os.path.exists, found), key=os.path.getmtime, default='')
     if not path:
-        first = 'run first: python train.py config/train_sentiment_scratch.py (about 4 minutes on two cores)'
-        stop(f'there is no trained model {out_dir or "below ./out"}; {first}')
+        stop(f'no trained model {out_dir or "below ./out"}; run first: python train.py config/train_sentiment_scratch.py')
     for name, setting in ((input, 'input'), (text[5:] if text.startswith('FILE:') else '', 'text')):
         if name and not os.path.isfile(name):
             stop(f'there is no file {name}; check --{setting}')
@@ -127,22 +129,20 @@ if __name__ == '__main__':
     except Exception as e:
         stop(f'{path} cannot be opened ({type(e).__name__}: {e}); train again, or name another --out_dir')
     print(f'{path}, trained on {checkpoint["dataset"]}', file=sys.stderr)
+    if hasattr(signal, 'SIGPIPE'):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" has seen enough: end without a word
     if input:
-        part = f'{output}.part' if output else None
+        as_json, part = output.endswith('.jsonl') or (json and not output), f'{output}.part'
         with open(part, 'w', newline='', encoding='utf-8') if output else contextlib.nullcontext(sys.stdout) as f:
             classify_file(input, text_column or checkpoint['recipe']['columns'][0], f)
         if output:
             os.replace(part, output)
         raise SystemExit
-    if text.startswith('FILE:'):
-        with open(text[5:], encoding='utf-8', errors='replace') as f:
-            text = f.read()
+    text = open(text[5:], encoding='utf-8', errors='replace').read() if text.startswith('FILE:') else text
     texts = iter([text]) if text else (line.rstrip('\n') for line in sys.stdin if line.strip()) if piped() else iter(())
     chunk = list(itertools.islice(texts, CHUNK))
     if not chunk:
-        print(
-            'examples; your own: --text="...", --text=FILE:path, a pipe, or --input=rows.csv --output=out.csv', file=sys.stderr
-        )
+        print('examples; your own: --text="...", --text=FILE:path, a pipe, --input=rows.csv --output=out.csv', file=sys.stderr)
         chunk = list(EXAMPLES)
     while chunk:
         for one, c in zip(chunk, classify(chunk)):

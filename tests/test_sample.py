@@ -6,11 +6,12 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import run, write_rows
+from conftest import ROOT, SLOW, run, write_rows
 
 import evaluate
 from evaluate import open_run, predict
@@ -94,6 +95,33 @@ def test_a_long_text_is_cut_and_said_so(moved):
 def test_before_any_training_one_line_says_what_to_run(tmp_path):
     result = run('sample_classify.py', cwd=tmp_path, status=2)
     assert result.err.count('\n') == 1 and 'python train.py config/train_sentiment_scratch.py' in result.err
+
+
+@pytest.mark.parametrize(
+    'flags, words',
+    [
+        ('--text=late --output=out.csv', '--input='),  # was ignored
+        ('--input=rows.csv --output=rows.csv', 'another file'),  # would have lost what cannot be read
+        ('--input=rows.csv --output=nowhere/out.csv', 'folder'),  # these three were tracebacks, after the model had come
+        ('--batch_size=0', 'batch_size=0'),
+        ('--threshold=80', 'threshold=80'),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_at_once(moved, tmp_path, flags, words):
+    write_rows(tmp_path / 'rows.csv', 5)
+    before = (tmp_path / 'rows.csv').read_bytes()
+    result = run('sample_classify.py', f'--out_dir={moved}', *flags.split(), cwd=tmp_path, status=2)
+    assert result.err.count('\n') == 1 and words in result.err
+    assert os.listdir(tmp_path) == ['rows.csv'] and (tmp_path / 'rows.csv').read_bytes() == before
+
+
+def test_head_may_stop_reading(moved, tmp_path):
+    """The first thing one does with many rows; the pipe holds 64 KB, so more than that is written."""
+    write_rows(tmp_path / 'rows.csv', 3000)
+    flags = f'--out_dir={moved} --input={tmp_path}/rows.csv --json=True'
+    command = f'{sys.executable} {ROOT}/sample_classify.py {flags} | head -n 1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120 * SLOW)
+    assert json.loads(done.stdout)['label'] in ('good', 'bad', 'odd') and 'Traceback' not in done.stderr, done.stderr
 
 
 def test_the_last_run_is_found(moved, tmp_path):
