@@ -126,7 +126,7 @@ def read_rows(path):
     with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f:
         for line in iter(f.readline, ''):
             number, n_line, reason, fields = number + n_line, 1, '', []
-            delimiter = delimiter or ('\t' if kind == '.tsv' else max(',;', key=line.count))
+            delimiter = delimiter or ('\t' if kind == '.tsv' else max(',;\t', key=line.count))
             if not line.strip('\r\n'):
                 continue  # an empty line is no row
             try:
@@ -134,7 +134,7 @@ def read_rows(path):
                     row = json.loads(line)
                     columns = columns or list(row.keys())
                     fields = ['' if row.get(column) is None else str(row[column]) for column in columns]
-                elif delimiter == '\t' or '"' not in line:  # most lines, and much faster
+                elif kind == '.tsv' or '"' not in line:  # most lines, and much faster
                     fields = line.rstrip('\r\n').split(delimiter)
                 else:
                     after, lines = f.tell(), itertools.chain([line], iter(f.readline, ''))
@@ -174,14 +174,14 @@ def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
                     reason = f'label {label[:40]!r} is unknown to the training file'
                 if reason:
                     count['rejected'] += 1
+                    count['why'] = count['why'] or f', the first in line {line} of {path}: {reason}'
                     rejected.writerow((path, line, reason))
                     continue
                 text = scrub(raw, **cleaning)
                 count[split], count['emptied'] = count[split] + 1, count['emptied'] + (not text)
-                text = text or raw
                 y.append(labels.setdefault(label, len(labels)))
                 records.append(record)
-                keys.append(hash(text))
+                keys.append(hash(text := text or raw))
                 for column, value in row.items() if split == 'train' else ():
                     if column != recipe['columns'][1] and (not value or len(columns[column]) < 1000):  # more are no categories
                         columns[column][value and hash(value), label] += 1
@@ -300,7 +300,7 @@ def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
     jobs = deque(texts, 0) if learn else encode(texts, temp, tokenizer, pool)  # to learn tokens from, texts are just read
     (y, records, keys), n = map(np.asarray, (y, records, keys)), count['train']
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
-        what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected'
+        what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected{count["why"] or ""}'
         raise ValueError(f'{paths["train"]}: {what}; is --label_column={recipe["columns"][1]} right?')
     if count['emptied'] == len(y):
         raise ValueError(f'{paths["train"]}: cleaning leaves nothing of any text; is --speakers={recipe["speakers"]} right?')

@@ -251,9 +251,9 @@ def test_many_open_quotes_take_no_time(tmp_path):
 
 @pytest.mark.parametrize('end', ['\n', '\r\n'])
 @pytest.mark.parametrize('bom', [b'', b'\xef\xbb\xbf'])
-@pytest.mark.parametrize('delimiter', [',', ';'])
+@pytest.mark.parametrize('delimiter', [',', ';', '\t'])
 def test_spreadsheets_are_read(tmp_path, end, bom, delimiter):
-    """Excel writes a byte order mark, CRLF and, in half of Europe, semicolons."""
+    """Excel writes a byte order mark, CRLF and, in half of Europe, semicolons; others name tabs .csv."""
     lines = ['body;mood;n', '"two; or\n\nthree, lines";a;1', 'plain;b;2', '"quote ""d""";a;', 'last;é;3']
     text = end.join(line.replace(';', delimiter) for line in lines)
     (tmp_path / 'x.csv').write_bytes(bom + text.encode())
@@ -335,7 +335,7 @@ def test_a_misspelt_speaker_is_an_error(tmp_path):
 def test_a_file_that_is_not_utf8_says_so(tmp_path):
     """A spreadsheet saved as "Unicode text" is UTF-16: no row of it can be used."""
     (tmp_path / 'x.csv').write_bytes('body,mood\none,a\ntwo,b\n'.encode('utf-16'))
-    with pytest.raises(ValueError, match='rejected'):
+    with pytest.raises(ValueError, match='rejected, the first in line 2 of .*x.csv: not UTF-8; is'):
         prepare(settings(tmp_path, tmp_path / 'x.csv'))
 
 
