@@ -56,15 +56,15 @@ dtype = 'auto'
 
 
 def choose_machine(device='auto', dtype='float32'):
-    """
-    Names -> device, torch dtype. 'auto' is the best there is; bfloat16 only with instructions for it: emulated, it crawls.
-    """
+    """Names -> device, torch dtype. 'auto' is the best there is; bfloat16 only with instructions for it: emulated it crawls."""
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     if dtype == 'auto':
         can = torch.cpu.get_capabilities() if device == 'cpu' else {}
         cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = 'bfloat16' if cuda or can.get('avx512_bf16') or can.get('amx_bf16') else 'float32'
+    if dtype not in ('float32', 'bfloat16', 'float16'):
+        raise ValueError(f'dtype={dtype} is unknown; choose auto, float32, bfloat16 or float16')
     if device == 'cuda':
         device += f':{os.getenv("LOCAL_RANK", "0")}'  # one GPU to each process of torchrun
     try:
@@ -323,6 +323,8 @@ if __name__ == '__main__':
     try:
         if not glob.glob(os.path.join(glob.escape(runs(out_dir)[0]), 'best.pt')) and not out_dir.endswith('.pt'):
             raise ValueError(f'there is no trained run {out_dir}; train it, or check --out_dir')
+        if batch_size < 1:
+            raise ValueError(f'batch_size={batch_size} is too small; give it a positive number')
         each = []
         for run in runs(out_dir):
             each.append(judge(run, split, input, (text_column, label_column), **machine))
@@ -332,9 +334,7 @@ if __name__ == '__main__':
             ours, theirs = (read_predictions(path, '-input' if input else end) for path in (out_dir, against))
             rows = [row for row in ours if row in theirs and ours[row][0] == theirs[row][0]]
             if len(rows) < max(len(ours), len(theirs)):
-                raise ValueError(
-                    f'{out_dir} and {against} were judged on other rows; judge {against} with the same flags first'
-                )
+                raise ValueError(f'{out_dir} and {against} were judged on other rows; judge {against} likewise first')
             names = {safe(name): i for i, name in enumerate(each[0]['labels'])}
             truth, a, b = np.array([(names[ours[r][0]], names[ours[r][1]], names[theirs[r][1]]) for r in rows]).T
             last['against'] = {'run': against} | compare(truth, a, b, len(names))

@@ -107,6 +107,8 @@ def test_a_moved_checkpoint_still_judges_files(judged, tmp_path):
         (['--input={}/odd.csv'], 'labels of this run are'),
         (['--input={}/odd.csv', '--label_column=x'], '--label_column'),
         (['--against=nowhere'], 'nowhere'),
+        (['--dtype=float99'], 'dtype=float99 is unknown'),
+        (['--batch_size=0'], 'batch_size=0 is too small'),
     ],
 )
 def test_mistakes_are_one_line(judged, args, words, tmp_path):
