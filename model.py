@@ -169,11 +169,11 @@ class Transformer(nn.Module):
             for proj in (module.attn.c_proj, module.mlp.c_proj):
                 nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
 
-    def forward(self, idx, lengths, targets=None, class_weight=None, prior=None, label_smoothing=0.0, lm_weight=0.0):
+    def forward(self, idx, lengths, targets=None, class_weight=None, prior=None, label_smoothing=0, lm_weight=0, shift=None):
         """
         idx (B, T) token ids, padded on the right with anything; lengths (B,) real tokens, at least one; targets (B,).
         Returns logits (B, n_class) and, with targets, the loss of each text (B,): the caller averages, since only the
-        caller knows how many texts one step has over all micro-batches and processes.
+        caller knows how many texts one step has over all micro-batches and processes. shift (B, T, C) moves embeddings.
         class_weight (n_class,) multiplies the cross-entropy; prior (n_class,) log shares, is added to the logits for
         the loss only (logit adjustment, https://arxiv.org/abs/2007.07314); lm_weight adds next-token prediction.
         """
@@ -182,7 +182,7 @@ class Transformer(nn.Module):
         pos = torch.arange(T, device=idx.device)  # (T,)
         real = pos < lengths[:, None]  # (B, T)
         # embed
-        x = self.wte(idx)  # (B, T, C)
+        x = self.wte(idx) if shift is None else self.wte(idx) + shift  # (B, T, C)
         if self.training and c.token_dropout:
             real = real & ((torch.rand(idx.shape, device=x.device) >= c.token_dropout) | (pos == 0))  # one is left
             x = x * real[..., None]  # not read; nor counted below, where a mean of what is left is no smaller

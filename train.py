@@ -2,7 +2,6 @@
 Trains a text classifier, judges it on the test split, and leaves out_dir/best.pt: all that sample_classify.py needs.
 $ python train.py config/train_sentiment_scratch.py
 $ python train.py config/finetune_gpt2.py --block_size=256 --dataset=mine.csv --text_column=body --label_column=mood
-$ python train.py --out_dir=out/sentiment_scratch --init_from=resume
 $ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py --gradient_accumulation_steps=2
 """
 
@@ -72,6 +71,7 @@ layer_decay = 1.0  # the learning rate of a layer over that of the one above it;
 head_lr = 0.0  # learning rate of the head, which starts fresh; 0.0: learning_rate
 head_epochs = 0  # so many epochs the head learns alone, lest its first steps spoil the rest: https://arxiv.org/abs/2202.10054
 # objective
+adversarial = 0.0  # 0.05: half of each step on embeddings moved so far where the loss grows: https://arxiv.org/abs/1605.07725
 class_weight = 'none'  # for rare labels: 'balanced' 1/n, 'sqrt' 1/sqrt(n), 'sampling' draws all alike, 'logit' adjusts
 label_smoothing = 0.0
 lm_weight = 0.0  # next-token prediction beside the labels; without pre-training it is the teacher who has most to say
@@ -209,8 +209,7 @@ if __name__ == '__main__':
         stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
     dataset, labels, n_vocab, train = meta['dataset'], meta['labels'], meta['tokenizer']['n_vocab'], splits['train']
     counts = np.bincount(train.labels, minlength=len(labels))
-    if metric == 'auto':
-        metric = 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'
+    metric = {'auto': 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'}.get(metric, metric)
 
     # model
     try:
@@ -232,7 +231,7 @@ if __name__ == '__main__':
         if last['recipe'] != meta['recipe']:
             stop(f'{last_pt} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
         model.load_state_dict(last['model'])
-    model.to(device)
+    model.to(device).train()
     optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr, sparse_rows)
     forward = torch.compile(model) if (device.startswith('cuda') if compile == 'auto' else compile) else model
     if world > 1:
@@ -277,8 +276,7 @@ if __name__ == '__main__':
             if wandb_log:
                 wandb.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line['iter'])
 
-    # the state of the run: with the weights and the optimizer all that last.pt needs, since the order of the texts
-    # follows from (seed, epoch), and dropout's random numbers from (seed, iter)
+    # with the weights all that last.pt needs: the order of the texts follows from (seed, epoch), dropout from (seed, iter)
     command = last['command'] if last else ' '.join(['python', *sys.argv])
     run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
     if last:
@@ -307,7 +305,6 @@ if __name__ == '__main__':
     stopped, shown, first_iter, begin = '', 0.0, run['iter'], time.perf_counter()
     epoch, position = divmod(run['iter'], epoch_iters)
     epochs = (epoch_batches(train, step_size, seed, e, class_weight == 'sampling') for e in itertools.count(epoch))
-    model.train()
     for rows in itertools.islice(itertools.chain.from_iterable(epochs), position, None):
         if run['iter'] >= total_iters or (patience and run['bad_evals'] >= patience):
             stopped = 'early' if patience and run['bad_evals'] >= patience else 'max'
@@ -316,16 +313,20 @@ if __name__ == '__main__':
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
             group['lr'] = lr * group['scale'] * (group['head'] or run['iter'] >= head_epochs * epoch_iters)
-        torch.manual_seed((seed % 2**31 << 32) + run['iter'] * world + rank)
-        loss_sum = 0.0
-        for micro in range(rank, gradient_accumulation_steps, world):
+        loss_sum, passes, shift = 0.0, 1 + (adversarial > 0), None
+        for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):
             some = rows[micro::gradient_accumulation_steps]  # of sorted rows: all micro-batches are of like length
             idx, lengths, targets = get_batch(train, some if len(some) else rows[:1], device)
+            if again:  # each text's embeddings, moved to where its loss grows fastest
+                grad = shift.grad.nan_to_num(0, 0, 0)  # float16 may overflow
+                shift = adversarial * grad / grad.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-12)
+            elif adversarial:
+                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True)
+            torch.manual_seed((seed % 2**31 << 32) + run['iter'] * gradient_accumulation_steps + micro)
+            forward.require_backward_grad_sync = again + 1 == passes and micro + world >= gradient_accumulation_steps  # DDP's
             with autocast:
-                _, loss = forward(idx, lengths, targets, **objective)
-            loss = loss.sum() * (len(some) > 0) / len(rows)  # the last step of an epoch may be too short for all
-            if world > 1:
-                forward.require_backward_grad_sync = micro + world >= gradient_accumulation_steps
+                _, loss = forward(idx, lengths, targets, **objective, shift=shift)
+            loss = loss.sum() * (len(some) > 0) / len(rows) / passes  # the last step of an epoch may be too short for all
             scaler.scale(loss * world).backward()  # DDP averages, we want the sum
             loss_sum += loss.item()
         for optimizer in optimizers:
@@ -389,8 +390,7 @@ if __name__ == '__main__':
     summary |= dict(train_examples_per_s=speed, seconds=round(run['seconds'] + time.perf_counter() - begin, 1))
     summary |= dict(stopped=stopped, seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
-        with open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8') as f:
-            f.write(json.dumps(summary) + '\n')
+        open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8').write(json.dumps(summary) + '\n')
     if rank == 0 and wandb_log:
         wandb.summary.update(summary)
         wandb.log(wandb_plots(wandb, judged) if judged else {})

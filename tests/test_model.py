@@ -50,6 +50,17 @@ def test_logits_depend_on_the_text_alone(family):
     assert (together[0] - together[3]).abs().max() > 1e-3, 'and on the text they do depend'
 
 
+@pytest.mark.parametrize('family', FAMILIES)
+@torch.no_grad()
+def test_a_shift_moves_the_embeddings_of_the_tokens(family):
+    """As if the table had said so; adversarial training rests on it."""
+    model, (_, lengths, _) = make(torch.float64, vocab_size=96, **FAMILIES[family]), batch()
+    idx, shift = torch.arange(96).view(4, 24), torch.randn(4, 24, 32, dtype=torch.float64)  # no token twice
+    shifted = model(idx, lengths, shift=shift)[0]
+    model.wte.weight += shift.view(96, 32)
+    assert (shifted - model(idx, lengths)[0]).abs().max() < 1e-12
+
+
 @torch.no_grad()
 def test_a_causal_model_never_looks_right():
     """A leak from the right would make the next-token loss worthless and right padding wrong."""

@@ -169,6 +169,17 @@ def test_killed_and_resumed_equals_uninterrupted(trained, tmp_path, after):
     assert log_of(tmp_path) == log_of(trained.out_dir) and resumed.last['test'] == trained.result.last['test']
 
 
+def test_an_adversary_makes_the_loss_of_the_very_first_step_grow(trained, tmp_path):
+    """By as much as a text's embeddings may move; in the other direction it would shrink, and training learn less."""
+    losses = []
+    for size in (0, 0.01, 0.02, 0.2):
+        flags = f'--adversarial={size} --max_iters=1 --log_interval=1 --out_dir={tmp_path}/{size}'
+        run('train.py', *trained.args, *flags.split())
+        losses.append(log_of(tmp_path / str(size))[0]['loss'])
+    growth = [loss - losses[0] for loss in losses[1:]]
+    assert 0 < growth[0] < growth[1] < growth[2] and growth[1] == pytest.approx(2 * growth[0], rel=0.1), growth
+
+
 def test_rows_that_rest_are_resumed_too(trained, tmp_path):
     """With sparse_rows there is a second optimizer, whose moments must come back with its embedding."""
     args = [*trained.args, '--sparse_rows=True', '--max_epochs=4']
@@ -216,16 +227,18 @@ def test_a_loss_that_is_no_number_stops_the_run(trained, tmp_path):
     assert all(p.isfinite().all() for p in weights_of(tmp_path / 'last.pt').values())
 
 
-@pytest.mark.parametrize('more', ['--lm_weight=0.1', '--sparse_rows=True'])
+@pytest.mark.parametrize(
+    'more', ['--lm_weight=0.1', '--sparse_rows=True', '--adversarial=0.1', '--gradient_accumulation_steps=4']
+)
 def test_two_processes_train_as_one(trained, tmp_path, more):
     """The same global batch in two halves: the same loss curve, the class weights and the short last step included."""
-    args = [*trained.args, '--dropout=0', '--class_weight=balanced', more, '--gradient_accumulation_steps=2']
-    args += ['--batch_size=7', '--max_epochs=2', '--log_interval=1']  # 216 rows: the last step has 6 for two of 7
+    args = [*trained.args, '--class_weight=balanced', '--gradient_accumulation_steps=2', more]
+    args += ['--batch_size=7', '--max_epochs=2', '--log_interval=1']  # 216 rows: the last step has 6 for two of 7, or 20 for 4
     one = run('train.py', *args, f'--out_dir={tmp_path}/one').last
     launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', f'{ROOT}/train.py']
     two = run(launcher, *args, f'--out_dir={tmp_path}/two').last
     a, b = log_of(f'{tmp_path}/one'), log_of(f'{tmp_path}/two')
-    assert len(a) == len(b) == 32 + 2
+    assert len(a) == len(b) == (16 if '=4' in more else 32) + 2
     for x, y in zip(a, b):
         assert y == pytest.approx(x, abs=1e-5)
     assert two['test']['accuracy'] == one['test']['accuracy']
