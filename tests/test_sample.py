@@ -102,9 +102,9 @@ def test_before_any_training_one_line_says_what_to_run(tmp_path):
     [
         ('--text=late --output=out.csv', '--input='),  # was ignored
         ('--input=rows.csv --output=rows.csv', 'another file'),  # would have lost what cannot be read
-        ('--input=rows.csv --output=nowhere/out.csv', 'folder'),  # these three were tracebacks, after the model had come
+        ('--input=rows.csv --output=nowhere/out.csv', 'folder'),  # this and the next were tracebacks, after the model had come
         ('--batch_size=0', 'batch_size=0'),
-        ('--threshold=80', 'threshold=80'),
+        ('--threshold=80', 'threshold=80'),  # made every answer uncertain
     ],
 )
 def test_what_cannot_be_meant_is_one_line_at_once(moved, tmp_path, flags, words):
