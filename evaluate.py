@@ -55,14 +55,15 @@ dtype = 'auto'
 # texts in, logits out
 
 
-def choose_machine(device='auto', dtype='float32'):
-    """Names -> device, torch dtype. 'auto' is the best there is; bfloat16 only with instructions for it: emulated it crawls."""
+def choose_machine(device='auto', dtype='float32', trained=''):
+    """Names -> device, torch dtype. 'auto': the best there is; bfloat16 only with instructions for it, float32 if so trained"""
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     if dtype == 'auto':
         can = torch.cpu.get_capabilities() if device == 'cpu' else {}
         cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
-        dtype = 'bfloat16' if cuda or can.get('avx512_bf16') or can.get('amx_bf16') else 'float32'
+        can = cuda or can.get('avx512_bf16') or can.get('amx_bf16')  # emulated, it crawls
+        dtype = 'bfloat16' if can and trained != 'float32' else 'float32'
     if dtype not in ('float32', 'bfloat16', 'float16'):
         raise ValueError(f'dtype={dtype} is unknown; choose auto, float32, bfloat16 or float16')
     if device == 'cuda':
@@ -198,8 +199,7 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     """A run's best.pt on a split, or a labelled file -> what evaluation.json holds; writes it, and two tables of texts."""
     device, _ = choose_machine(device)
     model, tokenizer, run = open_run(out_dir, device)
-    dtype = 'float32' if dtype == 'auto' and run['settings']['dtype'] == 'float32' else dtype  # as it was trained
-    device, ptdtype = choose_machine(device, dtype)
+    device, ptdtype = choose_machine(device, dtype, run['settings']['dtype'])
     records, texts, y, ids, lengths, baseline, sizes = material(run, tokenizer, split, input, columns)
     labels, block_size, temperature = run['labels'], model.config.block_size, run.get('temperature', 1.0)
     cleaning = {key: run['recipe'][key] for key in CLEANING}

@@ -174,7 +174,7 @@ def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
                     reason = f'label {label[:40]!r} is unknown to the training file'
                 if reason:
                     count['rejected'] += 1
-                    count['why'] = count['why'] or f', the first in line {line} of {path}: {reason}'
+                    count['why'] = count['why'] or f'; mend them, the first in line {line} of {path}: {reason}'
                     rejected.writerow((path, line, reason))
                     continue
                 text = scrub(raw, **cleaning)

@@ -124,8 +124,7 @@ if __name__ == '__main__':
 
     try:
         model, tokenizer, checkpoint = open_run(path, choose_machine(device)[0])
-        trained = checkpoint['settings']['dtype']
-        device, ptdtype = choose_machine(device, trained if trained == 'float32' else 'auto')
+        device, ptdtype = choose_machine(device, 'auto', checkpoint['settings']['dtype'])
     except Exception as e:
         stop(f'{path} cannot be opened ({type(e).__name__}: {e}); train again, or name another --out_dir')
     print(f'{path}, trained on {checkpoint["dataset"]}', file=sys.stderr)

@@ -276,7 +276,7 @@ if __name__ == '__main__':
             if wandb_log:
                 wandb.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line['iter'])
 
-    # with the weights all that last.pt needs: the order of the texts follows from (seed, epoch), dropout from (seed, iter)
+    # with weights and optimizer all that last.pt needs: texts come by (seed, epoch), dropout by (seed, iter, micro-batch)
     command = last['command'] if last else ' '.join(['python', *sys.argv])
     run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
     if last:
@@ -315,13 +315,13 @@ if __name__ == '__main__':
             group['lr'] = lr * group['scale'] * (group['head'] or run['iter'] >= head_epochs * epoch_iters)
         loss_sum, passes, shift = 0.0, 1 + (adversarial > 0), None
         for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):
-            some = rows[micro::gradient_accumulation_steps]  # of sorted rows: all micro-batches are of like length
-            idx, lengths, targets = get_batch(train, some if len(some) else rows[:1], device)
             if again:  # each text's embeddings, moved to where its loss grows fastest
                 grad = shift.grad.nan_to_num(0, 0, 0)  # float16 may overflow
                 shift = adversarial * grad / grad.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-12)
-            elif adversarial:
-                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True)
+            else:
+                some = rows[micro::gradient_accumulation_steps]  # of sorted rows: all micro-batches are of like length
+                idx, lengths, targets = get_batch(train, some if len(some) else rows[:1], device)
+                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True) if adversarial else None
             torch.manual_seed((seed % 2**31 << 32) + run['iter'] * gradient_accumulation_steps + micro)
             forward.require_backward_grad_sync = again + 1 == passes and micro + world >= gradient_accumulation_steps  # DDP's
             with autocast:

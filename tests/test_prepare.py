@@ -335,7 +335,7 @@ def test_a_misspelt_speaker_is_an_error(tmp_path):
 def test_a_file_that_is_not_utf8_says_so(tmp_path):
     """A spreadsheet saved as "Unicode text" is UTF-16: no row of it can be used."""
     (tmp_path / 'x.csv').write_bytes('body,mood\none,a\ntwo,b\n'.encode('utf-16'))
-    with pytest.raises(ValueError, match='rejected, the first in line 2 of .*x.csv: not UTF-8; is'):
+    with pytest.raises(ValueError, match='rejected; mend them, the first in line 2 of .*x.csv: not UTF-8; is'):
         prepare(settings(tmp_path, tmp_path / 'x.csv'))
 
 
