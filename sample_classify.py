@@ -8,9 +8,9 @@ $ python sample_classify.py --input=rows.csv --text_column=conversation --output
 
 import contextlib
 import csv
-import glob
 import itertools
 import os
+import pathlib
 import signal
 import stat
 import sys
@@ -20,7 +20,7 @@ from json import dumps  # json is a setting here
 from configurator import configure, stop
 
 # -----------------------------------------------------------------------------
-out_dir = ''  # of train.py, or a .pt file; '' is the run trained last, below ./out
+out_dir = ''  # of train.py, or a .pt file; of several runs, below ./out where it is '', the one trained last
 text = ''  # one text, or FILE:path; '' reads a pipe, one text a line, or shows the examples
 input = ''  # a .csv, .tsv or .jsonl of any number of rows
 text_column = ''  # of input; '' is the training data's
@@ -110,7 +110,7 @@ if __name__ == '__main__':
     goal = os.path.realpath(output)
     if output and (not input or goal == os.path.realpath(input) or not os.path.isdir(os.path.dirname(goal))):
         stop(f'output={output} takes the rows of another file, named by --input=, and lies in a folder that exists; mend one')
-    found = [out_dir] if out_dir.endswith('.pt') else glob.glob(os.path.join(out_dir or 'out/**', 'best.pt'), recursive=True)
+    found = [out_dir] if out_dir.endswith('.pt') else pathlib.Path(out_dir or 'out').rglob('best.pt')
     path = max(filter(os.path.exists, found), key=os.path.getmtime, default='')
     if not path:
         stop(f'no trained model {out_dir or "below ./out"}; run first: python train.py config/train_sentiment_scratch.py')

@@ -125,12 +125,14 @@ def test_head_may_stop_reading(moved, tmp_path):
 
 
 def test_the_last_run_is_found(moved, tmp_path):
-    """The third command of the README has no arguments."""
-    for name, age in (('old', 100), ('new/seed-1', 0)):
+    """The third command of the README has no arguments; and the folder that --seeds=5 names holds folders."""
+    for name, age in (('alone', 200), ('several/seed-1', 100), ('several/seed-2', 0)):
         os.makedirs(tmp_path / 'out' / name)
         shutil.copy(f'{moved}/best.pt', tmp_path / 'out' / name)
         os.utime(tmp_path / 'out' / name / 'best.pt', (2e9 - age, 2e9 - age))
-    assert os.path.join('out', 'new', 'seed-1', 'best.pt') in run('sample_classify.py', cwd=tmp_path).err
+    for flag, want in (('', 'several/seed-2'), ('--out_dir=out/several', 'several/seed-2'), ('--out_dir=out/alone', 'alone')):
+        err = run('sample_classify.py', *flag.split(), cwd=tmp_path).err
+        assert os.path.join('out', *want.split('/'), 'best.pt') in err
 
 
 @pytest.mark.parametrize('ending', ['tsv', 'jsonl'])
