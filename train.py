@@ -118,11 +118,8 @@ def epoch_batches(split, size, seed, epoch, even=False):
     sorted by length, so that a step pads little and each epoch mixes anew. even: drawn so that labels are equally frequent.
     """
     rng = np.random.default_rng((seed, epoch))
-    if even:
-        share = 1.0 / np.bincount(split.labels)[split.labels]
-        order = rng.choice(len(split), len(split), p=share / share.sum())
-    else:
-        order = rng.permutation(len(split))
+    share = 1.0 / np.bincount(split.labels)[split.labels]
+    order = rng.choice(len(split), len(split), p=share / share.sum()) if even else rng.permutation(len(split))
     bucket = size * min(64, max(1, len(order) // (8 * size)))  # never fewer than 8, or each epoch would be sorted as a whole
     for start in range(0, len(order), bucket):
         rows = order[start : start + bucket]
@@ -165,6 +162,8 @@ if __name__ == '__main__':
             stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
         if isinstance(value, (int, float)) and (value < 0 or not value and key in POSITIVE.split()):
             stop(f'{key}={value} is too small; give it a positive number')
+    if keep_layers and init_from == 'scratch':
+        stop(f'keep_layers={keep_layers} is for a checkpoint, as init_from names it; from scratch set n_layer')
     if gradient_accumulation_steps % world:
         stop(f'gradient_accumulation_steps={gradient_accumulation_steps} is no multiple of the {world} processes; make it one')
 
@@ -243,7 +242,6 @@ if __name__ == '__main__':
     step_size = batch_size * gradient_accumulation_steps
     epoch_iters = math.ceil(len(train) / step_size)
     total_iters = max_iters or max_epochs * epoch_iters
-    eval_every = eval_interval or epoch_iters
     shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
     rows, cut = ' '.join(f'{name} {len(split):,}' for name, split in splits.items()), (np.diff(train.off) > block_size).mean()
     say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut:.1%} of the texts cut to {block_size} tokens')
@@ -354,7 +352,7 @@ if __name__ == '__main__':
             line = f'iter {it:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, '
             line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, {left // 60}:{left % 60:02} left at most '
             say(line, end='\r' if sys.stdout.isatty() else '\n')
-        if it % eval_every == 0 or at_end:
+        if evaluated := at_end or it % (eval_interval or epoch_iters) == 0:
             logits, y = predict_all(splits['val'])
             val, train_loss = metrics(logits, y, labels), run['loss_sum'] / run['loss_n']
             new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
@@ -368,7 +366,7 @@ if __name__ == '__main__':
             run |= dict(loss_sum=0.0, loss_n=0)
             if rank == 0 and better:
                 save_run(best_pt, checkpoint(metrics=val, best=new, temperature=fit_temperature(logits, y)))
-        if it % eval_every == 0 or at_end or signalled:
+        if evaluated or signalled:
             run['seconds'] += time.perf_counter() - begin
             begin, first_iter = time.perf_counter(), it
             save_last()
@@ -386,9 +384,9 @@ if __name__ == '__main__':
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    speed = round(run['examples'] / max(run['train_seconds'], 1e-9), 1)
-    summary |= dict(train_examples_per_s=speed, seconds=round(run['seconds'] + time.perf_counter() - begin, 1))
-    summary |= dict(stopped=stopped, seed=seed, fold=fold, command=command)
+    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
+    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
+    summary |= dict(seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
         open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8').write(json.dumps(summary) + '\n')
     if rank == 0 and wandb_log:

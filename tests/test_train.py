@@ -305,6 +305,7 @@ MISTAKES = {
     '--max_iter=3': 'max_iters',
     '--device=cuda': '--device=cpu',
     '--init_from=gpt5': 'none of scratch, resume, gpt2',
+    '--keep_layers=2': 'from scratch set n_layer',
 }
 
 
