@@ -250,12 +250,12 @@ class Transformer(nn.Module):
         self.wpe = nn.Embedding.from_pretrained(self.wpe.weight.detach()[: block_size + c.pos_offset].clone(), freeze=False)
 
     def freeze(self, n_layer):
-        """Keep the embeddings and the first n_layer blocks as they are; 0 keeps nothing."""
+        """The embeddings and the first n_layer blocks stay as they are, the others learn; 0: all learn."""
         if n_layer > len(self.h):
             raise ValueError(f'freeze={n_layer}, but the model has {len(self.h)} layers; set it to fewer')
-        frozen = [self.wte, self.wpe, self.wse, *self.h[:n_layer]] + ([] if self.config.pre_norm else [self.ln])
-        for module in filter(None, frozen if n_layer else ()):
-            module.requires_grad_(False)
+        body, learn = [self.wte, self.wpe, self.wse, *self.h] + [self.ln] * (not self.config.pre_norm), [*self.h][n_layer:]
+        for module in filter(None, body):
+            module.requires_grad_(not n_layer or module in learn)
 
     def reinit(self, n_layer):
         """Draw the top n_layer blocks anew: the last layers of a pretrained net are the most wedded to its old task."""

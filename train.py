@@ -234,7 +234,7 @@ if __name__ == '__main__':
     optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr, sparse_rows)
     forward = torch.compile(model) if (device.startswith('cuda') if compile == 'auto' else compile) else model
     if world > 1:
-        forward = torch.nn.parallel.DistributedDataParallel(forward)
+        forward = torch.nn.parallel.DistributedDataParallel(forward, find_unused_parameters=head_epochs > 0)
     weight, prior = (x if x is None else x.to(device) for x in imbalance(counts, class_weight))
     objective = dict(class_weight=weight, prior=prior, label_smoothing=label_smoothing, lm_weight=lm_weight)
 
@@ -307,11 +307,12 @@ if __name__ == '__main__':
         if run['iter'] >= total_iters or (patience and run['bad_evals'] >= patience):
             stopped = 'early' if patience and run['bad_evals'] >= patience else 'max'
             break
-        tick = time.perf_counter()
+        tick, alone = time.perf_counter(), run['iter'] < head_epochs * epoch_iters
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
-            group['lr'] = lr * group['scale'] * (group['head'] or run['iter'] >= head_epochs * epoch_iters)
-        loss_sum, passes, shift = 0.0, 1 + (adversarial > 0), None
+            group['lr'] = lr * group['scale'] * (group['head'] or not alone)
+        model.freeze(len(model.h) if alone else freeze)
+        loss_sum, passes, shift = 0.0, 1 + (adversarial > 0 and not alone), None
         for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):
             if again:  # each text's embeddings, moved to where its loss grows fastest
                 grad = shift.grad.nan_to_num(0, 0, 0)  # float16 may overflow
@@ -319,7 +320,7 @@ if __name__ == '__main__':
             else:
                 some = rows[micro::gradient_accumulation_steps]  # of sorted rows: all micro-batches are of like length
                 idx, lengths, targets = get_batch(train, some if len(some) else rows[:1], device)
-                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True) if adversarial else None
+                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True) if passes > 1 else None
             torch.manual_seed((seed % 2**31 << 32) + run['iter'] * gradient_accumulation_steps + micro)
             forward.require_backward_grad_sync = again + 1 == passes and micro + world >= gradient_accumulation_steps  # DDP's
             with autocast:
@@ -327,7 +328,8 @@ if __name__ == '__main__':
             loss = loss.sum() * (len(some) > 0) / len(rows) / passes  # the last step of an epoch may be too short for all
             scaler.scale(loss * world).backward()  # DDP averages, we want the sum
             loss_sum += loss.item()
-        for optimizer in optimizers:
+        learning = [x for x in optimizers if any(p.grad is not None for group in x.param_groups for p in group['params'])]
+        for optimizer in learning:
             scaler.unscale_(optimizer)
         norm = model.clip_grad(grad_clip)
         shared = torch.tensor([loss_sum, len(signals)], dtype=torch.float64, device=device if world > 1 else 'cpu')
@@ -337,7 +339,7 @@ if __name__ == '__main__':
         if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
             remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32; {out_dir} is as the last evaluation left it'
             stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; {remedy}')
-        for optimizer in optimizers:
+        for optimizer in learning:
             scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         scaler.update()

@@ -69,12 +69,14 @@ def test_a_checkpoint_becomes_a_classifier(hub, tuned):
 
 
 def test_the_head_may_learn_alone_first(hub, tuned, tmp_path):
-    """With head_epochs=1 the first epoch leaves what was pretrained as it came, to the last bit; the second moves it."""
+    """With head_epochs=1 the first epoch leaves what was pretrained as it came, to the last bit, and computes no gradient."""
     args = [*tuned.args, '--max_epochs=1', '--head_epochs=1', '--weight_decay=0.1']
     run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}', *args)
     theirs = transformers.BertForMaskedLM.from_pretrained(hub / 'bert').state_dict()
     layer = theirs['bert.encoder.layer.0.intermediate.dense.weight']
-    first = torch.load(tmp_path / 'last.pt', weights_only=True)['model']
+    last = torch.load(tmp_path / 'last.pt', weights_only=True)
+    first = last['model']
+    assert sum(len(optimizer['state']) for optimizer in last['optimizers']) == 4, 'two matrices and their biases'
     assert torch.equal(first['h.0.mlp.c_fc.weight'], layer)
     assert torch.equal(first['wte.weight'], theirs['bert.embeddings.word_embeddings.weight'])
     run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--max_epochs=2')

@@ -228,11 +228,11 @@ def test_a_loss_that_is_no_number_stops_the_run(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'more', ['--lm_weight=0.1', '--sparse_rows=True', '--adversarial=0.1', '--gradient_accumulation_steps=4']
+    'more', ['--lm_weight=0.1', '--sparse_rows=True', '--adversarial=0.1 --head_epochs=1', '--gradient_accumulation_steps=4']
 )
 def test_two_processes_train_as_one(trained, tmp_path, more):
     """The same global batch in two halves: the same loss curve, the class weights and the short last step included."""
-    args = [*trained.args, '--class_weight=balanced', '--gradient_accumulation_steps=2', more]
+    args = [*trained.args, '--class_weight=balanced', '--gradient_accumulation_steps=2', *more.split()]
     args += ['--batch_size=7', '--max_epochs=2', '--log_interval=1']  # 216 rows: the last step has 6 for two of 7, or 20 for 4
     one = run('train.py', *args, f'--out_dir={tmp_path}/one').last
     launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', f'{ROOT}/train.py']
