@@ -329,7 +329,7 @@ if __name__ == '__main__':
             scaler.scale(loss * world).backward()  # DDP averages, we want the sum
             loss_sum += loss.item()
         learning = [x for x in optimizers if any(p.grad is not None for group in x.param_groups for p in group['params'])]
-        for optimizer in learning:
+        for optimizer in learning:  # the scaler refuses one that has no gradient at all
             scaler.unscale_(optimizer)
         norm = model.clip_grad(grad_clip)
         shared = torch.tensor([loss_sum, len(signals)], dtype=torch.float64, device=device if world > 1 else 'cpu')
