@@ -71,7 +71,7 @@ layer_decay = 1.0  # the learning rate of a layer over that of the one above it;
 head_lr = 0.0  # learning rate of the head, which starts fresh; 0.0: learning_rate
 head_epochs = 0  # so many epochs the head learns alone, lest its first steps spoil the rest: https://arxiv.org/abs/2202.10054
 # objective
-adversarial = 0.0  # 0.05: half of each step on embeddings moved so far where the loss grows: https://arxiv.org/abs/1605.07725
+adversarial = 0.0  # 0.05: after head_epochs, half a step on embeddings moved so far uphill: https://arxiv.org/abs/1605.07725
 class_weight = 'none'  # for rare labels: 'balanced' 1/n, 'sqrt' 1/sqrt(n), 'sampling' draws all alike, 'logit' adjusts
 label_smoothing = 0.0
 lm_weight = 0.0  # next-token prediction beside the labels; without pre-training it is the teacher who has most to say
