@@ -118,7 +118,7 @@ def epoch_batches(split, size, seed, epoch, even=False):
     sorted by length, so that a step pads little and each epoch mixes anew. even: drawn so that labels are equally frequent.
     """
     rng = np.random.default_rng((seed, epoch))
-    share = 1.0 / np.bincount(split.labels)[split.labels]
+    share = 1.0 / np.bincount(split.labels)[split.labels] if even else None
     order = rng.choice(len(split), len(split), p=share / share.sum()) if even else rng.permutation(len(split))
     bucket = size * min(64, max(1, len(order) // (8 * size)))  # never fewer than 8, or each epoch would be sorted as a whole
     for start in range(0, len(order), bucket):
