@@ -311,7 +311,8 @@ if __name__ == '__main__':
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
             group['lr'] = lr * group['scale'] * (group['head'] or not alone)
-        model.freeze(len(model.h) if alone else freeze)
+        if run['iter'] in (first_iter, head_epochs * epoch_iters):  # not each step: it takes half a millisecond
+            model.freeze(len(model.h) if alone else freeze)
         loss_sum, passes, shift = 0.0, 1 + (adversarial > 0 and not alone), None
         for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):
             if again:  # each text's embeddings, moved to where its loss grows fastest
@@ -360,8 +361,7 @@ if __name__ == '__main__':
             new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
             score = [val['macro_f1']] * (metric == 'val_macro_f1') + [-val['balanced_nll' if 'balanced' in metric else 'nll']]
             better = run['best'] is None or score > run['best']['score']
-            run['bad_evals'] = 0 if better else run['bad_evals'] + 1
-            run['best'] = new | {'score': score} if better else run['best']
+            run |= dict(bad_evals=0, best=new | {'score': score}) if better else dict(bad_evals=run['bad_evals'] + 1)
             line = f'iter {it:,} epoch {epoch:.2f}: train loss {train_loss:.4f}, val loss {val["nll"]:.4f}, accuracy '
             say(f'{line}{val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')
             write(**new, val_balanced_loss=val['balanced_nll'], train_loss=train_loss)
