@@ -13,7 +13,7 @@ eval_interval = 10**6  # at the end only: two positives cannot say which epoch i
 block_size = 256  # a customer's turns are 144 tokens on average and 398 at most
 
 pool = 'mean'  # as this model was trained
-freeze = 2
+freeze = 1
 dropout = 0.1
 head_dropout = 0.1
 adversarial = 0.15  # from epoch 7 on: over folds the loss, labels alike, .40 in place of .50; .4 was worse
