@@ -108,14 +108,16 @@ def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
 def save_run(path, checkpoint):
     """Whole or not at all: a temporary name, flushed to the disk, then renamed. Adds what made it: versions, git commit."""
     versions = {'python': platform.python_version(), 'torch': str(torch.__version__), 'numpy': np.__version__}
-    git = subprocess.run(
-        ['git', 'rev-parse', 'HEAD'], cwd=os.path.dirname(os.path.abspath(__file__)), capture_output=True, text=True
-    )
-    with open(path + '.tmp', 'wb') as f:
-        torch.save(checkpoint | {'versions': versions, 'git': git.stdout.strip()}, f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(path + '.tmp', path)
+    here = os.path.dirname(os.path.abspath(__file__))  # a shell, since git may be absent
+    git = subprocess.run('git rev-parse HEAD', shell=True, cwd=here, capture_output=True, text=True).stdout.strip()
+    try:
+        with open(path + '.tmp', 'wb') as f:
+            torch.save(checkpoint | {'versions': versions, 'git': git}, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(path + '.tmp', path)
+    except (OSError, RuntimeError) as e:  # torch.save has either, when a disk is full
+        stop(f'{path} cannot be written ({e}) and is as it was before; make room, then --init_from=resume')
 
 
 def open_run(path, device='cpu'):
@@ -217,14 +219,12 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
         m['coverage'].append([threshold, float(sure.mean()), float((~wrong)[sure].mean()) if sure.any() else None])
     m['tags'] = {}
     for tag in TAGS:
-        mine = wrong[[tag in found for found in marks]]
-        n, errors = len(mine), int(mine.sum())
+        n, errors = len(mine := wrong[[tag in found for found in marks]]), int(mine.sum())
         ci = [round(x, 4) for x in wilson(errors, n)]
         m['tags'][tag] = {'n': n, 'errors': errors, 'rate': errors / n if n else None, 'ci': ci}
     m['baseline'] = {name: baseline[name].get(split) for name in ('majority', 'bag_of_words') if baseline}
     m |= {key: run.get(key) for key in ('dataset', 'best', 'command', 'settings', 'versions', 'git')} | {'labels': labels}
-    m |= {'tokenizer': tokenizer.name, 'n_params': model.num_params()}
-    m |= {f'n_{name}': rows for name, rows in sizes.items()}
+    m |= {'tokenizer': tokenizer.name, 'n_params': model.num_params()} | {f'n_{name}': rows for name, rows in sizes.items()}
     base, end = out_dir if os.path.isdir(out_dir) else os.path.dirname(out_dir), '-input' if input else f'-{split}'
     names = {name: os.path.join(base, name + end * (end != '-test')) for name in ('predictions', 'errors', 'evaluation')}
     fields = 'row text label prediction confidence margin loss tokens truncated tags'.split() + [f'logit_{x}' for x in labels]

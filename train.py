@@ -224,6 +224,7 @@ if __name__ == '__main__':
             raise ValueError(f'tokenizer {config["tokenizer"]} has more tokens than {source} has embeddings; leave it out')
         if lm_weight and (sparse_rows or not model.config.causal):
             raise ValueError(f'lm_weight={lm_weight} wants a causal model, and sparse_rows=False; change these, or set it to 0')
+        os.makedirs(out_dir, exist_ok=True)
     except (ValueError, OSError) as e:
         stop(str(e))
     if last:
@@ -282,7 +283,6 @@ if __name__ == '__main__':
         for optimizer, state in zip(optimizers, last['optimizers'], strict=True):
             optimizer.load_state_dict(state)
         scaler.load_state_dict(last['scaler'])
-    os.makedirs(out_dir, exist_ok=True)
     if rank == 0:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
         log = open(log_path + '.tmp', 'w', encoding='utf-8')  # what was logged after the checkpoint will come again

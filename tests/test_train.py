@@ -318,6 +318,26 @@ def test_a_mistake_costs_one_line(trained, tmp_path, mistake):
     assert not os.path.exists(tmp_path / 'run/last.pt')
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='/dev/full, a disk that is always full, is Linux')
+def test_a_full_disk_costs_one_line_and_no_checkpoint(trained, tmp_path):
+    """Hours into a run, the likeliest way for it to end; and an out_dir that is a file, the likeliest at its start."""
+    shutil.copytree(trained.out_dir, tmp_path / 'run')
+    os.symlink('/dev/full', tmp_path / 'run/last.pt.tmp')
+    result = run('train.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_epochs=7', status=2)
+    assert 'No space left on device' in result.err and 'Traceback' not in result.err
+    assert_same_weights(tmp_path / 'run/last.pt', os.path.join(trained.out_dir, 'last.pt'))
+    result = run('train.py', *trained.args, f'--out_dir={tmp_path}/run/last.pt', status=2)
+    assert 'last.pt' in result.err and 'Traceback' not in result.err
+    assert_same_weights(tmp_path / 'run/last.pt', os.path.join(trained.out_dir, 'last.pt'))
+
+
+def test_git_is_not_needed(trained, tmp_path):
+    """A checkpoint notes the commit; where the project came as an archive, to a machine without git, it notes none."""
+    os.symlink('/bin/sh', tmp_path / 'sh')
+    run('train.py', *trained.args, f'--out_dir={tmp_path}/run', '--max_iters=1', env={'PATH': str(tmp_path)})
+    assert torch.load(tmp_path / 'run/best.pt', weights_only=True)['git'] == ''
+
+
 def test_a_checkpoint_of_another_version_is_not_resumed(trained, tmp_path):
     """Its optimizer may have other groups of weights: that was a traceback when head_epochs came."""
     last = torch.load(os.path.join(trained.out_dir, 'last.pt'), weights_only=True)
