@@ -313,6 +313,7 @@ if __name__ == '__main__':
             group['lr'] = lr * group['scale'] * (group['head'] or not alone)
         if run['iter'] in (first_iter, head_epochs * epoch_iters):  # not each step: it takes half a millisecond
             model.freeze(len(model.h) if alone else freeze)
+            run['seconds'], begin, first_iter = run['seconds'] + tick - begin, tick, run['iter']  # a new pace
         loss_sum, passes, shift = 0.0, 1 + (adversarial > 0 and not alone), None
         for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):
             if again:  # each text's embeddings, moved to where its loss grows fastest
@@ -353,7 +354,7 @@ if __name__ == '__main__':
         if now - shown > 0.2 if sys.stdout.isatty() else it % log_interval == 0:
             left, shown = int((now - begin) / (it - first_iter) * (total_iters - it)), now
             line = f'iter {it:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, '
-            line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, {left // 60}:{left % 60:02} left at most '
+            line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, {left // 60}:{left % 60:02} left at this pace '
             say(line, end='\r' if sys.stdout.isatty() else '\n')
         if evaluated := at_end or it % (eval_interval or epoch_iters) == 0:
             logits, y = predict_all(splits['val'])
@@ -386,9 +387,8 @@ if __name__ == '__main__':
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
-    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
-    summary |= dict(seed=seed, fold=fold, command=command)
+    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1), seed=seed, fold=fold)
+    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped, command=command)
     if rank == 0 and stopped != 'signal':
         open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8').write(json.dumps(summary) + '\n')
     if rank == 0 and wandb_log:
