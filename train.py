@@ -311,9 +311,8 @@ if __name__ == '__main__':
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
             group['lr'] = lr * group['scale'] * (group['head'] or not alone)
-        if run['iter'] in (first_iter, head_epochs * epoch_iters):  # not each step: it takes half a millisecond
+        if run['iter'] == first_iter:  # not each step: it takes half a millisecond
             model.freeze(len(model.h) if alone else freeze)
-            run['seconds'], begin, first_iter = run['seconds'] + tick - begin, tick, run['iter']  # a new pace
         loss_sum, passes, shift = 0.0, 1 + (adversarial > 0 and not alone), None
         for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):
             if again:  # each text's embeddings, moved to where its loss grows fastest
@@ -369,7 +368,7 @@ if __name__ == '__main__':
             run |= dict(loss_sum=0.0, loss_n=0)
             if rank == 0 and better:
                 save_run(best_pt, checkpoint(metrics=val, best=new, temperature=fit_temperature(logits, y)))
-        if evaluated or signalled:
+        if evaluated or signalled or it == head_epochs * epoch_iters:  # the last: another pace begins
             run['seconds'] += time.perf_counter() - begin
             begin, first_iter = time.perf_counter(), it
             save_last()
@@ -387,8 +386,9 @@ if __name__ == '__main__':
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1), seed=seed, fold=fold)
-    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped, command=command)
+    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
+    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
+    summary |= dict(seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
         open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8').write(json.dumps(summary) + '\n')
     if rank == 0 and wandb_log:

@@ -83,6 +83,10 @@ def test_the_head_may_learn_alone_first(hub, tuned, tmp_path):
     second = torch.load(tmp_path / 'last.pt', weights_only=True)['model']
     assert not torch.equal(second['h.0.mlp.c_fc.weight'], layer)
     assert first['head.bias'].abs().max() > 0, 'it starts at 0'
+    args = [*tuned.args, '--max_epochs=2', '--head_epochs=1', '--eval_interval=1000000']
+    run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}/run', *args)
+    third = torch.load(tmp_path / 'run/last.pt', weights_only=True)['model']
+    assert not torch.equal(third['h.0.mlp.c_fc.weight'], layer), 'the layers join whether or not it is time to evaluate'
 
 
 def test_the_run_needs_the_checkpoint_no_more(hub, tuned, tmp_path):
