@@ -226,7 +226,7 @@ if __name__ == '__main__':
             raise ValueError(f'lm_weight={lm_weight} wants a causal model, and sparse_rows=False; change these, or set it to 0')
         os.makedirs(out_dir, exist_ok=True)
     except (ValueError, OSError) as e:
-        stop(str(e))
+        stop(f'{e}; check --out_dir and --init_from' if getattr(e, 'errno', None) else str(e))  # errno: the system's own
     if last:
         if last['recipe'] != meta['recipe']:
             stop(f'{last_pt} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
@@ -311,7 +311,7 @@ if __name__ == '__main__':
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
             group['lr'] = lr * group['scale'] * (group['head'] or not alone)
-        if run['iter'] == first_iter:  # not each step: it takes half a millisecond
+        if run['iter'] == first_iter:  # at the start, after a save; at each step it would take half a millisecond
             model.freeze(len(model.h) if alone else freeze)
         loss_sum, passes, shift = 0.0, 1 + (adversarial > 0 and not alone), None
         for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):

@@ -327,7 +327,7 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(trained, tmp_path):
     assert 'No space left on device' in result.err and 'Traceback' not in result.err
     assert_same_weights(tmp_path / 'run/last.pt', os.path.join(trained.out_dir, 'last.pt'))
     result = run('train.py', *trained.args, f'--out_dir={tmp_path}/run/last.pt', status=2)
-    assert 'last.pt' in result.err and 'Traceback' not in result.err
+    assert 'last.pt' in result.err and 'check --out_dir' in result.err and 'Traceback' not in result.err
     assert_same_weights(tmp_path / 'run/last.pt', os.path.join(trained.out_dir, 'last.pt'))
 
 
