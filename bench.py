@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 import train
+from batches import Recorded, epoch_batches, get_batch, pad
 from configurator import configure, stop
-from evaluate import choose_machine, pad, predict
+from evaluate import choose_machine, predict
 from model import Config, Transformer
 from prepare import DATASETS, RECIPE, Split, find_raw, prepare, read_json, read_rows
 from pretrained import find
@@ -35,14 +36,13 @@ rows = 20000  # of synthetic, and how many of any the alternative is given
 length = 32  # of synthetic rows, in tokens
 block_size = 128
 batch_size = 32
-sparse_rows = True  # see train.py
+sparse_rows = True  # see train.py; not with CUDA, where steps are recorded
 what = 'train infer'  # or prepare
 peer = ''  # transformers: its Trainer, pipeline and plain forward; ONNX Runtime, if installed; datasets, if to prepare
 turns = 3  # A B A B A B; the median counts
 steps = 40  # of a turn of training, after 8 that do not count
 device = 'auto'
 dtype = 'auto'
-compile = 'auto'
 # -----------------------------------------------------------------------------
 WARM, PASSES = 8, {'train': 3, 'infer': 1}  # steps; a backward pass costs two forward ones
 TOKENIZERS = {'random-gpt2': 'gpt2', 'random-bert': 'bpe16384', 'scratch': 'bpe8192'}
@@ -78,21 +78,27 @@ def peak():
     return 2 * n**3 / min(seconds) / 1e9
 
 
+def update(idx, lengths, targets):
+    """A step of train.py's loop -> its loss."""
+    with torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32):
+        loss = ours(idx, lengths, targets)[1].mean()
+    loss.backward()
+    ours.clip_grad(1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
 def train_ours():
-    """Some steps of train.py's loop -> seconds, as training returns; inference returns its answers."""
-    forward.train()
+    """Some steps -> seconds, as training returns; inference returns its answers."""
+    ours.train()
     for it in range(WARM + steps):
         if it == WARM:
             tick = clock()
-        idx, lengths, targets = train.get_batch(split, next(batches), device)
-        seen.append((lengths.tolist(), idx.numel()))
-        with torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32):
-            loss = forward(idx, lengths, targets)[1].mean()
-        loss.backward()
-        ours.clip_grad(1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        batch = get_batch(split, rows := next(batches), device, bool(recorded))
+        seen.append((sizes[rows], batch[0].numel()))
+        (recorded or update)(*batch).item()  # as train.py looks at each loss
     return clock() - tick
 
 
@@ -111,7 +117,7 @@ def train_theirs(**flags):
 
     class Clock(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **more):
-            ticks[state.global_step] = clock()
+            ticks[state.global_step] = clock() if state.global_step in (WARM, WARM + steps) else 0
 
     texts = [dict(input_ids=split[i].tolist(), labels=int(split.labels[i])) for i in range(min(len(split), rows))]
     args = dict(per_device_train_batch_size=batch_size, max_steps=WARM + steps, use_cpu=device == 'cpu', report_to=[])
@@ -149,7 +155,9 @@ def onnx():
     free = {name: {0: 'batch', 1: 'length'} for name in names}
     args = dict(input_names=names, output_names=['logits'], dynamic_axes=free, dynamo=False)
     torch.onnx.export(theirs.eval(), (batch['input_ids'], {'attention_mask': batch['attention_mask']}), path, **args)
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # else it takes all cores of the machine, also of those kept from us
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     return lambda idx, mask: session.run(None, dict(zip(names, (idx.numpy(), mask.numpy()))))[0]
 
 
@@ -187,7 +195,7 @@ if __name__ == '__main__':
             folder = prepare(settings)
             split, test = (Split(folder, name, block_size, 'last') for name in ('train', 'test'))
             tokenizer = load_tokenizer(read_json(folder, 'tokenizer_state.json'))
-        n_class, n_rows, their_tokenizer = len(split.meta['labels']), sum(split.meta['rows'].values()), None
+        n_class, n_rows = len(split.meta['labels']), sum(split.meta['rows'].values())
         if peer or model.startswith('random'):
             import transformers
 
@@ -195,8 +203,8 @@ if __name__ == '__main__':
             shapes = {'random-gpt2': transformers.GPT2Config(vocab_size=50258, pad_token_id=50257, **more)}  # a pad of its own
             shapes['random-bert'] = transformers.BertConfig(**more)
             theirs = make.from_config(shapes[model]) if model in shapes else make.from_pretrained(source, **more)
-            if source and dataset != 'synthetic':
-                their_tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            named = source and dataset != 'synthetic'  # has a tokenizer, and texts for it
+            their_tokenizer = transformers.AutoTokenizer.from_pretrained(source) if named else None
             ours = both()
         elif source:
             ours = Transformer.from_pretrained(source, n_class, block_size=block_size)
@@ -205,9 +213,9 @@ if __name__ == '__main__':
         ours.to(device)
     except (ValueError, OSError, ImportError) as e:
         stop(str(e))
-    forward = torch.compile(ours) if (device.startswith('cuda') if compile == 'auto' else compile) else ours
-    optimizers = ours.configure_optimizers(0.01, 5e-5, (0.9, 0.999), sparse=sparse_rows)
-    batches = itertools.chain.from_iterable(train.epoch_batches(split, batch_size, 1, epoch) for epoch in itertools.count())
+    recorded, sizes = Recorded(update) if device.startswith('cuda') else None, split.lengths
+    optimizers = ours.configure_optimizers(0.01, 5e-5, (0.9, 0.999), sparse=sparse_rows and not recorded)
+    batches = itertools.chain.from_iterable(epoch_batches(split, batch_size, 1, epoch) for epoch in itertools.count())
 
     runs = {'train': {'ours': train_ours}, 'infer': {'ours': lambda: predict(ours, test, batch_size, ptdtype).argmax(axis=1)}}
     runs['prepare'] = {'ours': lambda: prepare(settings | {'data_dir': tempfile.mkdtemp()})}

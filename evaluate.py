@@ -20,6 +20,7 @@ import sys
 import numpy as np
 import torch
 
+from batches import pad
 from configurator import configure, stop
 from metrics import (
     TAGS,
@@ -75,15 +76,6 @@ def choose_machine(device='auto', dtype='float32', trained=''):
     return device, getattr(torch, dtype)
 
 
-def pad(texts):
-    """A list of id arrays -> idx (B, T) int64, zeros on the right, and lengths (B,) int64."""
-    lengths = torch.tensor([len(ids) for ids in texts])
-    idx = np.zeros((len(texts), int(lengths.max())), dtype=np.int64)
-    for row, ids in zip(idx, texts, strict=True):
-        row[: len(ids)] = ids
-    return torch.from_numpy(idx), lengths
-
-
 @torch.no_grad()
 def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
     """
@@ -95,13 +87,15 @@ def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
     rows = np.arange(len(texts)) if rows is None else rows
     lengths = texts.lengths if hasattr(texts, 'lengths') else np.array([len(ids) for ids in texts], dtype=np.int64)
     order = np.argsort(lengths[rows], kind='stable')
-    out = np.zeros((len(rows), model.config.n_class), dtype=np.float32)
+    logits = []
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         for start in range(0, len(order), batch_size):
             some = order[start : start + batch_size]
             idx, n = pad([texts[i] for i in rows[some]])
-            out[some] = model(idx.to(device), n.to(device))[0].cpu().numpy()
+            logits.append(model(idx.to(device), n.to(device))[0])
     model.train(was_training)
+    out = np.zeros((len(rows), model.config.n_class), dtype=np.float32)
+    out[order] = torch.cat(logits).cpu().numpy() if logits else 0  # at the end: a GPU need not be waited for at each batch
     return out
 
 

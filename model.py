@@ -283,9 +283,9 @@ class Transformer(nn.Module):
             decay = weight_decay if p.dim() >= 2 else 0.0
             key = 'rows' if self.wte.sparse and name == 'wte.weight' else (decay, scale, in_head)
             groups.setdefault(key, dict(params=[], weight_decay=decay, scale=scale, head=in_head))['params'].append(p)
-        rows = groups.pop('rows', None)
-        dense = torch.optim.AdamW(list(groups.values()), lr=learning_rate, betas=betas, fused=True)
-        return [dense] + ([torch.optim.SparseAdam([rows], lr=learning_rate, betas=betas)] if rows else [])
+        rows, how = groups.pop('rows', None), dict(lr=learning_rate, betas=betas)
+        dense = torch.optim.AdamW(list(groups.values()), **how, fused=True, capturable=self.wte.weight.is_cuda)
+        return [dense] + ([torch.optim.SparseAdam([rows], **how)] if rows else [])
 
     def clip_grad(self, most):
         """Scales the gradients, sparse ones too, to a norm of at most `most`, unless that is 0; returns what it was."""
@@ -293,8 +293,7 @@ class Transformer(nn.Module):
             if p.grad is not None and p.grad.is_sparse:
                 p.grad = p.grad.coalesce()  # a row for each id, not for each token: norms are of sums
         grads = [p.grad.values() if p.grad.is_sparse else p.grad for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads).item()
-        if most and norm > most:
-            for grad in grads:
-                grad.mul_(most / (norm + 1e-6))
+        norm = torch.nn.utils.get_total_norm(grads)
+        if most and (norm.is_cuda or norm > most):  # to look at it would be to wait for the GPU
+            torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1))
         return norm

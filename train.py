@@ -17,8 +17,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from batches import Recorded, epoch_batches, get_batch
 from configurator import configure, stop
-from evaluate import choose_machine, judge, pad, predict, resume_run, save_run, several, wandb_plots
+from evaluate import choose_machine, judge, predict, resume_run, save_run, several, wandb_plots
 from metrics import fit_temperature, imbalance, metrics, show
 from model import Config, Transformer
 from prepare import Split, prepare, read_json
@@ -96,7 +97,8 @@ patience = 0  # evaluations without improvement before the run stops; 0: never
 backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
 device = 'auto'
 dtype = 'auto'  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
-compile = 'auto'  # torch.compile; auto: with CUDA
+compile = False  # torch.compile: minutes at the start, for runs of hours
+graphs = 'auto'  # CUDA graphs: a step is recorded for each length, then replayed; auto: with CUDA, where that can be
 # chance
 seed = 1
 seeds = 0  # 5: five runs with seeds 1 to 5, into out_dir/seed-1 and so on; what is finished there stays
@@ -105,34 +107,11 @@ fold = 0  # of folds, the one to do; 0: all, one after the other
 # -----------------------------------------------------------------------------
 
 # what a resumed run may change: nothing that would bend its course
-FREE = 'out_dir log_interval init_from max_epochs max_iters patience device backend compile data_dir fallback_dataset'
+FREE = 'out_dir log_interval init_from max_epochs max_iters patience device backend compile graphs data_dir fallback_dataset'
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = dict(class_weight='none balanced sqrt sampling logit', keep='first last both', dtype='auto float32 bfloat16 float16')
 KNOWN |= dict(metric='auto val_loss val_balanced_loss val_macro_f1', decay_lr='cosine linear none', pool='auto last first mean')
 POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction layer_decay'
-
-
-def epoch_batches(split, size, seed, epoch, even=False):
-    """
-    The rows (up to size,) of every step of an epoch: a permutation that (seed, epoch) decide, in buckets of up to 64 steps
-    sorted by length, so that a step pads little and each epoch mixes anew. even: drawn so that labels are equally frequent.
-    """
-    rng = np.random.default_rng((seed, epoch))
-    share = 1.0 / np.bincount(split.labels)[split.labels] if even else None
-    order = rng.choice(len(split), len(split), p=share / share.sum()) if even else rng.permutation(len(split))
-    bucket = size * min(64, max(1, len(order) // (8 * size)))  # never fewer than 8, or each epoch would be sorted as a whole
-    for start in range(0, len(order), bucket):
-        rows = order[start : start + bucket]
-        rows = rows[np.argsort(split.off[rows + 1] - split.off[rows], kind='stable')]
-        steps = [rows[i : i + size] for i in range(0, len(rows), size)]
-        for i in rng.permutation(len(steps)):
-            yield steps[i]
-
-
-def get_batch(split, rows, device):
-    """rows (B,) of a split -> idx (B, T) right-padded, lengths (B,), targets (B,), on the device"""
-    targets = torch.from_numpy(split.labels[rows].astype(np.int64))
-    return [x.to(device, non_blocking=True) for x in (*pad([split[i] for i in rows]), targets)]
 
 
 def get_lr(it, max_lr, warmup, decay, total, min_lr):
@@ -233,14 +212,19 @@ if __name__ == '__main__':
         model.load_state_dict(last['model'])
     model.to(device).train()
     optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr, sparse_rows)
-    forward = torch.compile(model) if (device.startswith('cuda') if compile == 'auto' else compile) else model
+    forward = torch.compile(model) if compile else model
+    plain = device.startswith('cuda') and ptdtype != torch.float16 and world == gradient_accumulation_steps == 1
+    plain = plain and not any(config[key] for key in 'compile adversarial sparse_rows lm_weight'.split())  # they look at values
+    if graphs is True and not plain:
+        stop('graphs=True wants CUDA, one pass a step, no compile, adversarial, sparse_rows, lm_weight; leave it at auto')
+    recording = plain and graphs in ('auto', True)
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward, find_unused_parameters=head_epochs > 0)
     weight, prior = (x if x is None else x.to(device) for x in imbalance(counts, class_weight))
     objective = dict(class_weight=weight, prior=prior, label_smoothing=label_smoothing, lm_weight=lm_weight)
 
     # the length of the run
-    step_size = batch_size * gradient_accumulation_steps
+    step_size, micros = batch_size * gradient_accumulation_steps, range(rank, gradient_accumulation_steps, world)
     epoch_iters = math.ceil(len(train) / step_size)
     total_iters = max_iters or max_epochs * epoch_iters
     shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
@@ -250,7 +234,7 @@ if __name__ == '__main__':
         anew = [f'the top {reinit} layers start fresh'] * (reinit > 0) + [f'frozen: embeddings, {freeze} layers'] * (freeze > 0)
         say('; '.join([f'weights of {source}', *model.loaded['notes'], *anew]))
     n_params, n_trained = model.num_params(), sum(p.numel() for p in model.parameters() if p.requires_grad)
-    say(f'model of {n_params:,} parameters, {n_trained:,} to train; {device}, {ptdtype}, compile {forward is not model}')
+    say(f'model of {n_params:,} parameters, {n_trained:,} to train; {device}, {ptdtype}, graphs {recording}')
     say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}')
 
     def predict_all(split):  # shared among the processes -> logits and labels
@@ -275,6 +259,38 @@ if __name__ == '__main__':
             if wandb_log:
                 wandb.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line['iter'])
 
+    def reseed(micro):
+        torch.manual_seed((seed % 2**31 << 32) + run['iter'] * gradient_accumulation_steps + rank + micro * world)
+
+    def update(*batches):  # one step over micro-batches, each (idx, lengths, targets) -> loss, norm of its gradient (2,)
+        losses, shift = [], None
+        for micro, again in itertools.product(range(len(batches)), range(passes)):
+            if again:  # each text's embeddings, moved to where its loss grows fastest
+                grad = shift.grad.nan_to_num(0, 0, 0)  # float16 may overflow
+                shift = adversarial * grad / grad.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-12)
+            else:
+                idx, lengths, targets = batches[micro]
+                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True) if passes > 1 else None
+            if micro or again:
+                reseed(micro)
+            forward.require_backward_grad_sync = again + 1 == passes and micro + 1 == len(batches)  # DDP's
+            with autocast:
+                _, loss = forward(idx, lengths, targets, **objective, shift=shift)
+            loss = loss.sum() * (len(some[micro]) > 0) / len(rows) / passes  # an epoch's last step may be too short for all
+            scaler.scale(loss * world).backward()  # DDP averages, we want the sum
+            losses.append(loss.detach())
+        learning = [x for x in optimizers if any(p.grad is not None for group in x.param_groups for p in group['params'])]
+        for optimizer in learning:  # the scaler refuses one that has no gradient at all
+            scaler.unscale_(optimizer)
+        norm = model.clip_grad(grad_clip)
+        for optimizer in learning:
+            scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        scaler.update()
+        return torch.stack([sum(losses), norm])
+
+    recorded = Recorded(lambda *batch: update(batch)) if recording else None
+
     # with weights and optimizer all that last.pt needs: texts come by (seed, epoch), dropout by (seed, iter, micro-batch)
     command = last['command'] if last else ' '.join(['python', *sys.argv])
     run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
@@ -283,6 +299,9 @@ if __name__ == '__main__':
         for optimizer, state in zip(optimizers, last['optimizers'], strict=True):
             optimizer.load_state_dict(state)
         scaler.load_state_dict(last['scaler'])
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:  # a checkpoint may be of another machine; a graph reads the rate where it was recorded
+        group |= dict(lr=torch.zeros((), device=device) if recording else 0.0, capturable=device.startswith('cuda'))
     if rank == 0:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
         log = open(log_path + '.tmp', 'w', encoding='utf-8')  # what was logged after the checkpoint will come again
@@ -309,41 +328,22 @@ if __name__ == '__main__':
             break
         tick, alone = time.perf_counter(), run['iter'] < head_epochs * epoch_iters
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
-        for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
-            group['lr'] = lr * group['scale'] * (group['head'] or not alone)
+        for group in groups:
+            rate = lr * group['scale'] * (group['head'] or not alone)
+            group['lr'] = group['lr'].fill_(rate) if recording else rate
         if run['iter'] == first_iter:  # at the start, after a save; at each step it would take half a millisecond
             model.freeze(len(model.h) if alone else freeze)
-        loss_sum, passes, shift = 0.0, 1 + (adversarial > 0 and not alone), None
-        for micro, again in itertools.product(range(rank, gradient_accumulation_steps, world), range(passes)):
-            if again:  # each text's embeddings, moved to where its loss grows fastest
-                grad = shift.grad.nan_to_num(0, 0, 0)  # float16 may overflow
-                shift = adversarial * grad / grad.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-12)
-            else:
-                some = rows[micro::gradient_accumulation_steps]  # of sorted rows: all micro-batches are of like length
-                idx, lengths, targets = get_batch(train, some if len(some) else rows[:1], device)
-                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True) if passes > 1 else None
-            torch.manual_seed((seed % 2**31 << 32) + run['iter'] * gradient_accumulation_steps + micro)
-            forward.require_backward_grad_sync = again + 1 == passes and micro + world >= gradient_accumulation_steps  # DDP's
-            with autocast:
-                _, loss = forward(idx, lengths, targets, **objective, shift=shift)
-            loss = loss.sum() * (len(some) > 0) / len(rows) / passes  # the last step of an epoch may be too short for all
-            scaler.scale(loss * world).backward()  # DDP averages, we want the sum
-            loss_sum += loss.item()
-        learning = [x for x in optimizers if any(p.grad is not None for group in x.param_groups for p in group['params'])]
-        for optimizer in learning:  # the scaler refuses one that has no gradient at all
-            scaler.unscale_(optimizer)
-        norm = model.clip_grad(grad_clip)
-        shared = torch.tensor([loss_sum, len(signals)], dtype=torch.float64, device=device if world > 1 else 'cpu')
+        passes = 1 + (adversarial > 0 and not alone)
+        some = [rows[i::gradient_accumulation_steps] for i in micros]  # of sorted rows: all micro-batches are of like length
+        batches = [get_batch(train, x if len(x) else rows[:1], device, recording) for x in some]
+        reseed(0)
+        told = recorded(*batches[0], key=alone) if recording and len(rows) == step_size else update(*batches)
         if world > 1:  # one loss and one mind for all processes
-            dist.all_reduce(shared)
-        loss_sum, signalled = shared.tolist()
+            dist.all_reduce(told := torch.stack([told[0], told[1] / world, told.new_tensor(len(signals))]))
+        loss_sum, norm, signalled = [*told.tolist(), len(signals)][:3]
         if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
             remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32; {out_dir} is as the last evaluation left it'
             stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; {remedy}')
-        for optimizer in learning:
-            scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
-        scaler.update()
         now, it = time.perf_counter(), run['iter'] + 1
         done = dict(iter=1, examples=len(rows), train_seconds=now - tick, loss_sum=loss_sum, loss_n=1)
         run |= {key: run[key] + more for key, more in done.items()}

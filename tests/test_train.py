@@ -17,9 +17,10 @@ import torch
 from conftest import ROOT, SLOW, in_time, run, write_rows
 
 import train
+from batches import Recorded, epoch_batches, pad
 from metrics import imbalance
 from model import Config
-from train import epoch_batches, get_lr
+from train import get_lr
 
 
 def log_of(out_dir):
@@ -389,3 +390,66 @@ def test_a_model_left_at_its_defaults_is_the_one_that_train_lists():
     """train.py hands on what differs from its defaults; if model.py had others, `-h` would describe another net."""
     for name in 'n_layer n_head n_embd causal block_size'.split():
         assert getattr(train, name) == getattr(Config(), name), name
+
+
+def test_graphs_that_cannot_be_are_refused(tiny, tmp_path):
+    """In place of a traceback, or of steps that are silently not recorded."""
+    done = run('train.py', *tiny, '--graphs=True', f'--out_dir={tmp_path}/run', status=2)
+    assert 'leave it at auto' in done.err and done.err.count('\n') == 1
+
+
+@pytest.mark.parametrize('most', [100, 128, 512])
+def test_few_shapes_hold_every_text(most):
+    """Each shape is recorded as a CUDA graph of its own: few of them, but no text cut, none past the last position."""
+    rng, shapes = np.random.default_rng(0), set()
+    for longest in range(1, most + 1):
+        texts = [rng.integers(1, 9, n) for n in (longest, max(longest - 3, 1))]
+        idx, lengths = pad(texts, most)
+        assert lengths.tolist() == [len(ids) for ids in texts] and idx[0, :longest].tolist() == texts[0].tolist()
+        assert longest <= idx.size(1) <= most and idx.size(1) < max(longest + 8, 1.25 * longest) and not idx[0, longest:].any()
+        shapes.add(idx.size(1))
+    assert len(shapes) <= 8 + 4 * math.ceil(math.log2(most / 64))
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='CUDA graphs want an NVIDIA GPU')
+CUDA = '--device=cuda --max_iters=60 --lr_decay_iters=60 --eval_interval=30 --log_interval=1'.split()
+
+
+@gpu
+def test_a_recorded_step_is_the_step(tiny, tmp_path):
+    """Replayed it must do what it did kernel by kernel, with this step's texts and rate, and stop at what is not finite."""
+    losses, env = [], {'CUDA_VISIBLE_DEVICES': '0'}
+    for graphs in (False, True):
+        args = [*tiny, *CUDA, '--dropout=0.0', f'--graphs={graphs}', f'--out_dir={tmp_path}/{graphs}']
+        assert f'graphs {graphs}' in run('train.py', *args, env=env).out
+        losses.append([x['loss'] for x in log_of(tmp_path / str(graphs)) if 'loss' in x])
+    assert len(losses[0]) == 60 and losses[0] == pytest.approx(losses[1], rel=1e-2)
+    assert losses[0][:9] == pytest.approx(losses[1][:9], rel=1e-4)  # TF32 rounds by shape, which differs: 7e-6 on an H100
+    args = [*tiny, *CUDA, '--learning_rate=1e9', f'--out_dir={tmp_path}/nan']
+    assert 'lower learning_rate' in run('train.py', *args, env=env, status=2).err
+
+
+@gpu
+def test_recorded_dropout_follows_the_seed():
+    """A graph must not repeat the mask it was recorded with; and a resumed run draws what an uninterrupted one drew."""
+
+    def step(x):
+        return torch.nn.functional.dropout(x, 0.5) + torch.rand_like(x)
+
+    recorded, x, drawn, alone = Recorded(step), torch.ones(1000, device='cuda'), [], []
+    for seed in (0, 1, 2, 1):  # the first is stepped on, the others are replayed
+        torch.manual_seed(seed)
+        drawn.append(recorded(x).clone())
+        torch.manual_seed(seed)
+        alone.append(step(x))
+    assert all(map(torch.equal, drawn, alone)) and drawn[1].ne(drawn[2]).any()
+
+
+@gpu
+def test_a_recorded_run_resumes(tiny, tmp_path):
+    args, env = [*tiny, *CUDA], {'CUDA_VISIBLE_DEVICES': '0'}
+    run('train.py', *args, f'--out_dir={tmp_path}/whole', env=env)
+    run('train.py', *args, '--max_iters=30', f'--out_dir={tmp_path}/halves', env=env)
+    run('train.py', *args, '--init_from=resume', f'--out_dir={tmp_path}/halves', env=env)
+    whole, halves = ([x['loss'] for x in log_of(tmp_path / name) if 'loss' in x] for name in ('whole', 'halves'))
+    assert len(halves) == 60 and halves == pytest.approx(whole, rel=1e-2)
