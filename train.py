@@ -97,7 +97,7 @@ patience = 0  # evaluations without improvement before the run stops; 0: never
 backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
 device = 'auto'
 dtype = 'auto'  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
-compile = False  # torch.compile: minutes at the start, for runs of hours
+compile = False  # torch.compile: a minute or two at the start, then .75 of a step's time; graphs do without
 graphs = 'auto'  # CUDA graphs: a step is recorded for each length, then replayed; auto: with CUDA, where that can be
 # chance
 seed = 1
