@@ -92,7 +92,6 @@ def update(idx, lengths, targets):
 
 def train_ours():
     """Some steps -> seconds, as training returns; inference returns its answers."""
-    ours.train()
     for it in range(WARM + steps):
         if it == WARM:
             tick = clock()
@@ -124,7 +123,6 @@ def train_theirs(**flags):
     args |= dict(learning_rate=5e-5, weight_decay=1e-4, save_strategy='no', logging_steps=10**6, disable_tqdm=True)
     args = transformers.TrainingArguments(tempfile.mkdtemp(), **args, **flags)
     transformers.Trainer(theirs, args, train_dataset=texts, data_collator=collate, callbacks=[Clock()]).train()
-    del seen[WARM + steps :]  # batches fetched ahead
     return ticks[WARM + steps] - ticks[WARM]
 
 
@@ -165,7 +163,6 @@ def prepare_theirs():
     """datasets' map with the fast tokenizer over the same texts, kept on the disk as ours are."""
     import datasets
 
-    datasets.disable_progress_bars()
     column, paths = DATASETS[dataset]['columns'][0], find_raw(dataset, '').values()
     texts = [row[column] for path in paths for _, row, _ in read_rows(path)]
     data = datasets.Dataset.from_dict({'text': texts})
@@ -203,14 +200,12 @@ if __name__ == '__main__':
             shapes = {'random-gpt2': transformers.GPT2Config(vocab_size=50258, pad_token_id=50257, **more)}  # a pad of its own
             shapes['random-bert'] = transformers.BertConfig(**more)
             theirs = make.from_config(shapes[model]) if model in shapes else make.from_pretrained(source, **more)
-            named = source and dataset != 'synthetic'  # has a tokenizer, and texts for it
-            their_tokenizer = transformers.AutoTokenizer.from_pretrained(source) if named else None
+            their_tokenizer = transformers.AutoTokenizer.from_pretrained(source) if source and dataset != 'synthetic' else None
             ours = both()
-        elif source:
-            ours = Transformer.from_pretrained(source, n_class, block_size=block_size)
         else:
-            ours = Transformer(Config(vocab_size=8192, block_size=block_size, n_class=n_class))
-        ours.to(device)
+            own = dict(n_class=n_class, block_size=block_size)
+            ours = Transformer.from_pretrained(source, **own) if source else Transformer(Config(vocab_size=8192, **own))
+        ours.to(device).train()
     except (ValueError, OSError, ImportError) as e:
         stop(str(e))
     recorded, sizes = Recorded(update) if device.startswith('cuda') else None, split.lengths
@@ -239,7 +234,7 @@ if __name__ == '__main__':
             seen, tick = [], clock()  # of each batch: lengths, cells
             answers[name] = run()
             seconds = answers[name] if kind == 'train' else clock() - tick
-            seen = {'train': seen[-steps:], 'infer': [(test.lengths.tolist(), 1)], 'prepare': [([0] * n_rows, 1)]}[kind]
+            seen = {'train': seen[WARM:][:steps], 'infer': [(test.lengths, 1)], 'prepare': [([0] * n_rows, 1)]}[kind]
             lengths = np.concatenate([x for x, _ in seen])
             flops = (ours.flops_per_token(lengths) * lengths).sum() / 3 * PASSES.get(kind, 0)
             x = dict(examples_per_s=len(lengths) / seconds, tokens_per_s=float(lengths.sum()) / seconds)
