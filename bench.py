@@ -145,7 +145,7 @@ def infer_pipeline():
 
 
 def onnx():
-    """Their model in ONNX Runtime, as a function of ids and mask."""
+    """Their model in ONNX Runtime, as a run over the test rows."""
     import onnxruntime
 
     path, names = os.path.join(tempfile.mkdtemp(), 'model.onnx'), ['input_ids', 'attention_mask']
@@ -156,18 +156,16 @@ def onnx():
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # else it takes all cores of the machine, also of those kept from us
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    return lambda idx, mask: session.run(None, dict(zip(names, (idx.numpy(), mask.numpy()))))[0]
+    return lambda: infer_theirs(lambda *some: session.run(None, dict(zip(names, (x.numpy() for x in some))))[0])
 
 
 def prepare_theirs():
     """datasets' map with the fast tokenizer over the same texts, kept on the disk as ours are."""
     import datasets
 
-    column, paths = DATASETS[dataset]['columns'][0], find_raw(dataset, '').values()
-    texts = [row[column] for path in paths for _, row, _ in read_rows(path)]
+    texts = [row[DATASETS[dataset]['columns'][0]] for path in find_raw(dataset, '').values() for _, row, _ in read_rows(path)]
     data = datasets.Dataset.from_dict({'text': texts})
-    data = data.map(lambda some: their_tokenizer(some['text']), batched=True, remove_columns=['text'])
-    data.save_to_disk(tempfile.mkdtemp())
+    data.map(lambda some: their_tokenizer(some['text']), batched=True, remove_columns=['text']).save_to_disk(tempfile.mkdtemp())
 
 
 def both():
@@ -220,15 +218,14 @@ if __name__ == '__main__':
         runs['infer']['sorted loop'] = lambda: infer_theirs(lambda x, m: net(x, attention_mask=m).logits.float().cpu().numpy())
         if their_tokenizer:
             runs['infer']['pipeline'], runs['prepare']['datasets.map'] = infer_pipeline, prepare_theirs
-        if device == 'cpu' and find_spec('onnxruntime') and find_spec('onnx'):
-            runs['infer']['ONNX Runtime'] = lambda: infer_theirs(session)
     result = dict(device=device, dtype=str(ptdtype), model=model, data=dataset, batch_size=batch_size, rows=len(split))
     result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
     answers, seen = {}, []
     for kind in sorted(what.split(), reverse=True):  # train before infer
         if kind == 'infer' and peer:  # as training has left them: the answers of a fresh head hang by a hair
             ours, net = both().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
-            session = onnx() if 'ONNX Runtime' in runs[kind] else None
+            if device == 'cpu' and find_spec('onnxruntime') and find_spec('onnx'):
+                runs['infer']['ONNX Runtime'] = onnx()
         found = {name: [] for name in runs[kind]}
         for name, run in list(runs[kind].items()) * turns:
             seen, tick = [], clock()  # of each batch: lengths, cells
