@@ -85,21 +85,27 @@ def test_the_last_block_may_compute_one_position(family):
     assert (short - long).abs().max() < 1e-6  # logits leave as float32
 
 
-@pytest.mark.parametrize('T', [1, 20, 32, 70])
+@pytest.mark.parametrize('T', [1, 20, 32, 70, 150])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('causal', [True, False])
-def test_attention_written_out_equals_torchs_kernel(causal, dtype, T):
-    """Which of the two runs depends on device, dtype, length and a backward pass, how far keys are filled up on dtype and
-    length; what comes out, and the gradients, must depend on none of it."""
+@pytest.mark.parametrize('written_out', [True, False])
+def test_attention_is_torchs_kernel_exactly(written_out, causal, dtype, T, monkeypatch):
+    """Which of the two runs depends on device, dtype, length, dropout and a backward pass, how far keys are filled up and how
+    many queries go at a time on dtype and length; what comes out, and the gradients, must depend on none of it."""
+    dropped = []
+    monkeypatch.setattr('model.drop', lambda x, p: dropped.append(x.shape) or x)  # dropout asks for it written out
     torch.manual_seed(0)
     exact = torch.randn(3, 2, 4, T, 8).to(dtype).double()
     mask = None if causal else (torch.arange(T) < torch.tensor([T, (T + 2) // 3])[:, None])[:, None, None]
     ours, theirs = (exact.detach().to(kind).requires_grad_() for kind in (dtype, torch.float64))
-    got = attend(*ours, mask, causal, 0.0)
+    got = attend(*ours, mask, causal, 0.1 * written_out)
     want = F.scaled_dot_product_attention(*theirs, mask, 0.0, causal)
     close = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    assert sum(shape[2] for shape in dropped) == (T if written_out or dtype == torch.bfloat16 else 0)
+    assert all(shape[2] <= 64 and shape[3] % 8 == 0 for shape in dropped)
     with torch.no_grad():
-        torch.testing.assert_close(attend(*ours, mask, causal, 0.0).double(), want, atol=close, rtol=close)
+        again = attend(*ours, mask, causal, 0.1 * written_out)
+        torch.testing.assert_close(again.double(), want, atol=close, rtol=close)
     torch.testing.assert_close(got.double(), want, atol=close, rtol=close)
     got.square().sum().backward()
     want.square().sum().backward()
@@ -270,7 +276,7 @@ def test_reinit_draws_the_top_anew():
 
 def test_flops_are_those_that_torch_counts():
     """The share of the machine's peak in bench.py rests on this formula."""
-    model = Transformer(Config(**SIZES | dict(pool='mean', n_embd=128)))
+    model = Transformer(Config(**SIZES | dict(pool='mean', n_embd=128, dropout=0.1)))  # written out: it knows no CPU kernel
     idx, lengths = torch.randint(0, 50, (4, 24)), torch.full((4,), 24)
     with FlopCounterMode(display=False) as counter:
         model(idx, lengths, torch.tensor([0, 1, 2, 0]))[1].sum().backward()
