@@ -73,8 +73,8 @@ def attend(q, k, v, mask, causal, dropout):
     # its backward pass always (8 to 13 times, for 14 to 40 tokens)
     if q.device.type != 'cpu' or (not dropout and (not bf16 or (T >= 64 and not q.requires_grad))):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-    if Tq > 64:  # few queries at a time stay in the cache, and causal ones need no later keys: .55 of the time at 256 tokens
-        some = [(q[:, :, i : i + 64], i + 64 if causal else T) for i in range(0, Tq, 64)]
+    if causal and Tq > 64:  # 64 queries at a time, for which later keys need not be computed: .55 of the time at 256 tokens
+        some = [(q[:, :, i : i + 64], i + 64) for i in range(0, Tq, 64)]
         return torch.cat([attend(x, k[:, :, :end], v[:, :, :end], mask, causal, dropout) for x, end in some], dim=2)
     mask = torch.ones(Tq, T, dtype=torch.bool).tril(T - Tq if causal else T) if mask is None else mask
     # softmax reads 64 bytes at a time, but a row's last few numbers one by one: keys that do not count make rows whole

@@ -102,7 +102,7 @@ def test_attention_is_torchs_kernel_exactly(written_out, causal, dtype, T, monke
     want = F.scaled_dot_product_attention(*theirs, mask, 0.0, causal)
     close = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
     assert sum(shape[2] for shape in dropped) == (T if written_out or dtype == torch.bfloat16 else 0)
-    assert all(shape[2] <= 64 and shape[3] % 8 == 0 for shape in dropped)
+    assert all(shape[3] % 8 == 0 and (shape[2] <= 64 or not causal) for shape in dropped)
     with torch.no_grad():
         again = attend(*ours, mask, causal, 0.1 * written_out)
         torch.testing.assert_close(again.double(), want, atol=close, rtol=close)
