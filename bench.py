@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 import train
-from batches import Recorded, epoch_batches, get_batch, pad
+from batches import Recorded, epoch_batches, get_batch, keep_memory, pad, predict
 from configurator import configure, stop
-from evaluate import choose_machine, predict
+from evaluate import choose_machine
 from model import Config, Transformer
 from prepare import DATASETS, RECIPE, Split, find_raw, prepare, read_json, read_rows
 from pretrained import find
@@ -122,7 +122,9 @@ def train_theirs(**flags):
     args = dict(per_device_train_batch_size=batch_size, max_steps=WARM + steps, use_cpu=device == 'cpu', report_to=[])
     args |= dict(learning_rate=5e-5, weight_decay=1e-4, save_strategy='no', logging_steps=10**6, disable_tqdm=True)
     args = transformers.TrainingArguments(tempfile.mkdtemp(), **args, **flags)
-    transformers.Trainer(theirs, args, train_dataset=texts, data_collator=collate, callbacks=[Clock()]).train()
+    net = copy.deepcopy(theirs)  # a net that accelerate has once prepared for float32 would stay in it, whatever the flags say
+    transformers.Trainer(net, args, train_dataset=texts, data_collator=collate, callbacks=[Clock()]).train()
+    theirs.load_state_dict(net.state_dict())
     return ticks[WARM + steps] - ticks[WARM]
 
 
@@ -170,8 +172,7 @@ def prepare_theirs():
 
 def both():
     """Our model with the weights that theirs has now."""
-    folder = tempfile.mkdtemp()
-    theirs.save_pretrained(folder)
+    theirs.save_pretrained(folder := tempfile.mkdtemp())
     return Transformer.from_pretrained(folder, n_class, block_size=block_size)
 
 
@@ -206,10 +207,9 @@ if __name__ == '__main__':
         ours.to(device).train()
     except (ValueError, OSError, ImportError) as e:
         stop(str(e))
-    recorded, sizes = Recorded(update) if device.startswith('cuda') else None, split.lengths
+    recorded, sizes, answers, seen = Recorded(update) if device.startswith('cuda') else None, split.lengths, {}, []
     optimizers = ours.configure_optimizers(0.01, 5e-5, (0.9, 0.999), sparse=sparse_rows and not recorded)
     batches = itertools.chain.from_iterable(epoch_batches(split, batch_size, 1, epoch) for epoch in itertools.count())
-
     runs = {'train': {'ours': train_ours}, 'infer': {'ours': lambda: predict(ours, test, batch_size, ptdtype).argmax(axis=1)}}
     runs['prepare'] = {'ours': lambda: prepare(settings | {'data_dir': tempfile.mkdtemp()})}
     if peer:
@@ -220,7 +220,6 @@ if __name__ == '__main__':
             runs['infer']['pipeline'], runs['prepare']['datasets.map'] = infer_pipeline, prepare_theirs
     result = dict(device=device, dtype=str(ptdtype), model=model, data=dataset, batch_size=batch_size, rows=len(split))
     result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
-    answers, seen = {}, []
     for kind in sorted(what.split(), reverse=True):  # train before infer
         if kind == 'infer' and peer:  # as training has left them: the answers of a fresh head hang by a hair
             ours, net = both().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
@@ -228,6 +227,7 @@ if __name__ == '__main__':
                 runs['infer']['ONNX Runtime'] = onnx()
         found = {name: [] for name in runs[kind]}
         for name, run in list(runs[kind].items()) * turns:
+            keep_memory(name == 'ours')  # theirs runs as it would without us
             seen, tick = [], clock()  # of each batch: lengths, cells
             answers[name] = run()
             seconds = answers[name] if kind == 'train' else clock() - tick

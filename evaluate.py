@@ -20,7 +20,7 @@ import sys
 import numpy as np
 import torch
 
-from batches import pad
+from batches import keep_memory, predict
 from configurator import configure, stop
 from metrics import (
     TAGS,
@@ -69,34 +69,13 @@ def choose_machine(device='auto', dtype='float32', trained=''):
         raise ValueError(f'dtype={dtype} is unknown; choose auto, float32, bfloat16 or float16')
     if device == 'cuda':
         device += f':{os.getenv("LOCAL_RANK", "0")}'  # one GPU to each process of torchrun
+    if device == 'cpu':
+        keep_memory()
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device={device} cannot be used here: {str(error).splitlines()[0]}; try --device=cpu') from None
     return device, getattr(torch, dtype)
-
-
-@torch.no_grad()
-def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
-    """
-    texts: a sequence of id arrays (a prepare.Split is one), rows: which of them -> logits (n, n_class) float32, in that order.
-    Sorted by length, so that a batch pads next to nothing; the logits do not depend on who shares the batch.
-    """
-    device, was_training = model.wte.weight.device, model.training
-    model.eval()
-    rows = np.arange(len(texts)) if rows is None else rows
-    lengths = texts.lengths if hasattr(texts, 'lengths') else np.array([len(ids) for ids in texts], dtype=np.int64)
-    order = np.argsort(lengths[rows], kind='stable')
-    logits = []
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        for start in range(0, len(order), batch_size):
-            some = order[start : start + batch_size]
-            idx, n = pad([texts[i] for i in rows[some]])
-            logits.append(model(idx.to(device), n.to(device))[0])
-    model.train(was_training)
-    out = np.zeros((len(rows), model.config.n_class), dtype=np.float32)
-    out[order] = torch.cat(logits).cpu().numpy() if logits else 0  # at the end: a GPU need not be waited for at each batch
-    return out
 
 
 def save_run(path, checkpoint):

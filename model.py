@@ -10,9 +10,8 @@ RoBERTa     False   False     first   exact   1e-5   1       2           tanh
 
 References:
 1) GPT-2, Radford et al. 2019: https://github.com/openai/gpt-2/blob/master/src/model.py
-2) BERT, Devlin et al. 2018: https://arxiv.org/abs/1810.04805
-3) DistilBERT: https://arxiv.org/abs/1910.01108, RoBERTa: https://arxiv.org/abs/1907.11692
-4) the shape of this file and its names: https://github.com/karpathy/nanoGPT
+2) BERT: https://arxiv.org/abs/1810.04805, DistilBERT: https://arxiv.org/abs/1910.01108, RoBERTa: https://arxiv.org/abs/1907.11692
+3) the shape of this file and its names: https://github.com/karpathy/nanoGPT
 """
 
 import math
@@ -73,8 +72,9 @@ def attend(q, k, v, mask, causal, dropout):
     if q.device.type != 'cpu' or (not dropout and (not bf16 or (T >= 64 and not q.requires_grad))):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     if causal and Tq > 64:  # 64 queries at a time, for which later keys need not be computed: .55 of the time at 256 tokens
-        some = [(q[:, :, i : i + 64], i + 64) for i in range(0, Tq, 64)]
-        return torch.cat([attend(x, k[:, :, :end], v[:, :, :end], mask, causal, dropout) for x, end in some], dim=2)
+        q, k, v = (x.split(64, dim=2) for x in (q, k, v))  # joined, since the gradient of a slice of k is as long as all of k
+        some = [(x, torch.cat(k[: i + 1], dim=2), torch.cat(v[: i + 1], dim=2)) for i, x in enumerate(q)]
+        return torch.cat([attend(*x, mask, causal, dropout) for x in some], dim=2)
     mask = torch.ones(Tq, T, dtype=torch.bool).tril(T - Tq if causal else T) if mask is None else mask
     # softmax reads 64 bytes at a time, but a row's last few numbers one by one: keys that do not count make rows whole
     n = -T % (64 // q.element_size())

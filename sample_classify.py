@@ -118,7 +118,8 @@ if __name__ == '__main__':
         if name and not os.path.isfile(name):
             stop(f'there is no file {name}; check --{setting}')
 
-    from evaluate import choose_machine, open_run, predict  # torch, only now: a mistyped flag should not wait for it
+    from batches import predict  # torch, only now: a mistyped flag should not wait for it
+    from evaluate import choose_machine, open_run
     from metrics import softmax
     from prepare import CLEANING, clean, read_rows, truncate
 

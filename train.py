@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from batches import Recorded, epoch_batches, get_batch
+from batches import Recorded, epoch_batches, get_batch, predict
 from configurator import configure, stop
-from evaluate import choose_machine, judge, predict, resume_run, save_run, several, wandb_plots
+from evaluate import choose_machine, judge, resume_run, save_run, several, wandb_plots
 from metrics import fit_temperature, imbalance, metrics, show
 from model import Config, Transformer
 from prepare import Split, prepare, read_json

@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import run
 
-from evaluate import open_run, predict, safe
+from batches import predict
+from evaluate import open_run, safe
 from metrics import ece, fit_temperature, softmax
 from prepare import Split, prepare
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluate import pad, predict
+from batches import pad, predict
 from metrics import (
     compare,
     confusion,

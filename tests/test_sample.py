@@ -13,8 +13,9 @@ import pytest
 import torch
 from conftest import ROOT, SLOW, run, write_rows
 
-import evaluate
-from evaluate import open_run, predict
+import batches
+from batches import predict
+from evaluate import open_run
 from metrics import softmax
 from prepare import Split, prepare
 
@@ -54,9 +55,9 @@ def test_what_was_trained_in_float32_is_used_in_float32(moved, monkeypatch, caps
     """A processor with bfloat16 instructions would else give other probabilities than evaluate.py judged."""
     seen, args = [], ['sample_classify.py', f'--out_dir={moved}', '--text=late']
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'avx512_bf16': True})
-    monkeypatch.setattr(evaluate, 'predict', lambda *given: seen.append(given[3]) or predict(*given))
+    monkeypatch.setattr(batches, 'predict', lambda *given: seen.append(given[3]) or predict(*given))
     monkeypatch.setattr(sys, 'argv', args)
-    runpy.run_path(os.path.join(os.path.dirname(evaluate.__file__), args[0]), run_name='__main__')
+    runpy.run_path(os.path.join(ROOT, args[0]), run_name='__main__')
     assert seen == [torch.float32] and 'bad' in capsys.readouterr().out
 
 
