@@ -40,7 +40,7 @@ sparse_rows = True  # see train.py; not with CUDA, where steps are recorded
 what = 'train infer'  # or prepare
 peer = ''  # transformers: its Trainer, pipeline and plain forward; ONNX Runtime, if installed; datasets, if to prepare
 turns = 3  # A B A B A B; the median counts
-steps = 40  # of a turn of training, after 8 that do not count
+steps = 50  # of a turn of training, after 8 that do not count; 50, as the Trainer sorts by fifties: fewer are the longer ones
 device = 'auto'
 dtype = 'auto'
 # -----------------------------------------------------------------------------

@@ -215,8 +215,8 @@ if __name__ == '__main__':
     forward = torch.compile(model) if compile else model
     plain = device.startswith('cuda') and ptdtype != torch.float16 and world == gradient_accumulation_steps == 1
     plain = plain and not any(config[key] for key in 'compile adversarial sparse_rows lm_weight'.split())  # they look at values
-    if graphs not in ('auto', False) and not plain:
-        stop('graphs wants CUDA, one pass a step, no float16, compile, adversarial, sparse_rows, lm_weight; leave it at auto')
+    if graphs not in ('auto', False) and not (graphs is True and plain):
+        stop(f'graphs={graphs}: True wants CUDA, one pass, no float16, compile, adversarial, sparse_rows, lm_weight; try auto')
     recording = plain and graphs is not False
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward, find_unused_parameters=head_epochs > 0)

@@ -1,10 +1,14 @@
 # python -m pytest tests/test_bench.py
 # the stopwatch: that it measures the same work on both sides, and counts what it says it counts
 
+import tempfile
+
 import pytest
+import torch
 import transformers
 from conftest import SLOW, run
 
+import bench
 from bench import Synthetic
 
 
@@ -36,6 +40,23 @@ def test_both_sides_do_the_same_work(tmp_path):
     assert m['peer_infer']['sorted loop']['same_answers'] == 1.0
     ours, theirs = m['infer']['examples_per_s'], m['peer_infer']['sorted loop']['examples_per_s']
     assert m['peer_infer']['sorted loop']['ratio'] == pytest.approx(ours / theirs)
+
+
+def test_the_trainer_computes_as_its_flags_say(tmp_path, monkeypatch):
+    """accelerate prepares a net but once: the second Trainer of a net went on in float32 and stood in our table as bfloat16."""
+    sizes = dict(vocab_size=2001, pad_token_id=2000, n_positions=64, n_embd=32, n_layer=1, n_head=2, num_labels=2)
+    net, dtypes = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**sizes)), []
+    net.transformer.h[0].mlp.c_fc.register_forward_hook(lambda module, given, out: dtypes.append(out.dtype))
+    space = dict(theirs=net, transformers=transformers, split=Synthetic(200, 9), device='cpu', steps=2, batch_size=4, seen=[])
+    for name, value in space.items():
+        monkeypatch.setattr(bench, name, value, raising=False)
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    for bf16 in (False, True, False):
+        before = net.score.weight.detach().clone()
+        dtypes.clear()
+        bench.train_theirs(bf16=bf16)
+        assert set(dtypes) == {torch.bfloat16 if bf16 else torch.float32}
+        assert not net.score.weight.equal(before), 'and what it has learned stays'
 
 
 @pytest.mark.parametrize('mistake', ['--dataset=nowhere.csv', '--what=sing', '--peer=nobody'])

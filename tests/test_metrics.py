@@ -5,9 +5,7 @@ import os
 
 import numpy as np
 import pytest
-import torch
 
-from batches import pad, predict
 from metrics import (
     compare,
     confusion,
@@ -25,7 +23,6 @@ from metrics import (
     tags,
     wilson,
 )
-from model import Config, Transformer
 
 
 def test_a_confusion_matrix_worked_by_hand():
@@ -87,21 +84,6 @@ def test_the_balanced_loss_hears_each_label_alike():
 def test_extreme_logits_stay_finite():
     m = metrics(np.array([[1e4, -1e4], [-1e4, 1e4]], dtype=np.float32), [0, 0], ['a', 'b'])
     assert np.isfinite(m['nll']) and m['accuracy'] == 0.5
-
-
-def test_prediction_comes_back_in_order_whatever_the_batch():
-    """Sorting by length must not shuffle whose logits are whose."""
-    torch.manual_seed(0)
-    model = Transformer(Config(block_size=30, vocab_size=40, n_layer=2, n_head=2, n_embd=16))
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.3)
-    rng = np.random.default_rng(0)
-    texts = [rng.integers(0, 40, n).astype(np.uint16) for n in rng.integers(1, 31, 25)]
-    alone = np.concatenate([model(*pad([ids]))[0].detach().numpy() for ids in texts])
-    for batch_size in (1, 4, 100):
-        np.testing.assert_allclose(predict(model, texts, batch_size), alone, atol=1e-5)
-    np.testing.assert_allclose(predict(model, texts, 4, rows=np.array([7, 2, 2])), alone[[7, 2, 2]], atol=1e-5)
-    assert model.training, 'and the model is left as it was'
 
 
 # -----------------------------------------------------------------------------

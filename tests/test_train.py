@@ -394,8 +394,9 @@ def test_a_model_left_at_its_defaults_is_the_one_that_train_lists():
 
 def test_graphs_that_cannot_be_are_refused(tiny, tmp_path):
     """In place of a traceback, or of steps that are silently not recorded."""
-    done = run('train.py', *tiny, '--graphs=True', f'--out_dir={tmp_path}/run', status=2)
-    assert 'leave it at auto' in done.err and done.err.count('\n') == 1
+    for graphs in ('True', 'maybe'):
+        done = run('train.py', *tiny, f'--graphs={graphs}', f'--out_dir={tmp_path}/run', status=2)
+        assert f'graphs={graphs}' in done.err and done.err.count('\n') == 1
 
 
 @pytest.mark.parametrize('most', [100, 128, 512])
