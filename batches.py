@@ -111,13 +111,15 @@ def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
 
 def keep_memory(keep=True):
     """
-    What a step has freed stays at hand for the next. glibc gives large blocks back to the kernel, which clears them anew page
-    by page: 2,000 to 7,000 pages in a step of MiniLM, 50,000 to 300,000 in one of GPT-2's shape, 2 to 17 % of the time. The
-    peak stays. keep=False: about what glibc comes to by itself. https://man7.org/linux/man-pages/man3/mallopt.3.html
+    What a step has freed stays at hand for the next, of any thread. glibc gives large blocks back to the kernel, which clears
+    them anew page by page: 2,000 to 7,000 pages in a step of MiniLM, 50,000 to 300,000 in one of GPT-2's shape, 2 to 17 % of
+    the time, and a fifth in predict, where threads have heaps of their own. The peak stays. keep=False: about what glibc comes
+    to by itself. https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if platform.libc_ver()[0] == 'glibc':
-        trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
+        trim_threshold, mmap_threshold, mmap_max, arena_max = -1, -3, -4, -8
         libc = ctypes.CDLL(None)
+        libc.mallopt(arena_max, 1 if keep else 0)
         libc.mallopt(mmap_threshold, 2**25)
         libc.mallopt(mmap_max, 0 if keep else 65536)
         libc.mallopt(trim_threshold, -1 if keep else 2**26)
