@@ -100,10 +100,12 @@ def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
     order = np.argsort(-lengths[rows], kind='stable')  # the longest first: then all threads end at about the same time
     batches = [rows[order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
     at_once = max(1, min(threads, len(batches), 8)) if device.type == 'cpu' else 1
-    with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)) as pool:
-        logits = list((pool.map if at_once > 1 else map)(run, batches))
-    torch.set_num_threads(threads)  # theirs has become ours, too
-    model.train(was_training)
+    try:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)) as pool:
+            logits = list((pool.map if at_once > 1 else map)(run, batches))
+    finally:  # also after a Ctrl-C in a notebook
+        torch.set_num_threads(threads)  # theirs has become ours, too
+        model.train(was_training)
     out = np.zeros((len(rows), model.config.n_class), dtype=np.float32)
     out[order] = torch.cat(logits).cpu().numpy() if logits else 0  # at the end: a GPU need not be waited for at each batch
     return out

@@ -41,6 +41,15 @@ def test_prediction_comes_back_in_order_whatever_the_batch(n, threads):
     assert model.training and torch.get_num_threads() == n, 'and the model and the machine are left as they were'
 
 
+def test_a_prediction_that_fails_leaves_the_machine_as_it_was(threads):
+    """In a notebook the session goes on after an error or a Ctrl-C: with all its threads, and a model that still trains."""
+    threads(2)
+    model, texts = some_net_and_texts()
+    with pytest.raises(IndexError):
+        predict(model, [*texts, np.array([40])], 4)  # an id that the net does not know
+    assert model.training and torch.get_num_threads() == 2
+
+
 @pytest.mark.parametrize('n', [1, 3])
 def test_prediction_in_bfloat16_is_what_autocast_computes(n, threads):
     """Weights are cast once, in a copy: the same numbers to the last bit, and the model keeps its float32."""
