@@ -27,11 +27,10 @@ from metrics import (
     compare,
     ece,
     fitted,
-    interval,
     macro_f1,
+    macro_f1_ci,
     metrics,
     precision_recall_f1,
-    redraw,
     show,
     show_summary,
     softmax,
@@ -226,12 +225,12 @@ def wandb_plots(wandb, m):
 
 
 def read_predictions(out_dir, end=''):
-    """Runs' predictions -> {(run below out_dir, record): (truth, prediction)} by label name."""
+    """Runs' predictions -> {record: [its label, what each run that was asked says]}, by name."""
     found = {}
     for run in runs(out_dir):
         with open(os.path.join(run, f'predictions{end}.csv'), newline='', encoding='utf-8') as f:
-            kind = os.path.relpath(run, out_dir)
-            found |= {(kind * ('fold' not in kind), r['row']): (r['label'], r['prediction']) for r in csv.DictReader(f)}
+            for row in csv.DictReader(f):
+                found.setdefault(row['row'], [row['label']]).append(row['prediction'])
     return found
 
 
@@ -282,7 +281,7 @@ def summary(out_dir, each):
         total = np.sum([x['confusion'] for x in each], axis=0)
         m |= {'n': int(total.sum()), 'out_of_fold_accuracy': float(np.trace(total) / total.sum())}
         m |= {'out_of_fold_accuracy_ci': [round(x, 4) for x in wilson(np.trace(total), total.sum())]}
-        m |= {'out_of_fold_macro_f1': float(macro_f1(total)), 'out_of_fold_macro_f1_ci': interval(macro_f1(redraw(total)))}
+        m |= {'out_of_fold_macro_f1': float(macro_f1(total)), 'out_of_fold_macro_f1_ci': macro_f1_ci(total)}
         m['recall'] = dict(zip(names, precision_recall_f1(total)[1].round(4).tolist()))
         bags = [x['baseline'].get('bag_of_words') for x in each]
         if all(bags):
@@ -306,11 +305,12 @@ if __name__ == '__main__':
         if against:
             ours, theirs = (read_predictions(path, '-input' if input else end) for path in (out_dir, against))
             rows = [row for row in ours if row in theirs and ours[row][0] == theirs[row][0]]
-            if len(rows) < max(len(ours), len(theirs)):
+            asked = {(len(ours[row]), len(theirs[row])) for row in rows}
+            if len(rows) < max(len(ours), len(theirs)) or len(asked) > 1:
                 raise ValueError(f'{out_dir} and {against} were judged on other rows; judge {against} likewise first')
             names = {safe(name): i for i, name in enumerate(each[0]['labels'])}
-            truth, a, b = np.array([(names[ours[r][0]], names[ours[r][1]], names[theirs[r][1]]) for r in rows]).T
-            last['against'] = {'run': against} | compare(truth, a, b, len(names))
+            a, b = (np.array([[names[x] for x in found[row]] for row in rows]) for found in (ours, theirs))
+            last['against'] = {'run': against} | compare(a[:, 0], a[:, 1:], b[:, 1:], len(names))
     except (ValueError, OSError) as e:
         stop(e)
     if len(each) > 1:
@@ -319,5 +319,6 @@ if __name__ == '__main__':
         for name in ('accuracy', 'macro_f1'):
             d = last['against'][name]
             print(f'{name} better than {against} by {d["difference"]:+.3f} [{d["ci"][0]:+.3f}, {d["ci"][1]:+.3f}]')
-        print('alone right {only_a_right} and {only_b_right} times, McNemar p = {mcnemar_p:.3f}'.format(**last['against']))
+        if 'mcnemar_p' in last['against']:
+            print('alone right {only_a_right} and {only_b_right} times, McNemar p = {mcnemar_p:.3f}'.format(**last['against']))
     print(json.dumps({key: value for key, value in last.items() if key not in ('settings', 'versions', 'git')}))

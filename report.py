@@ -57,7 +57,7 @@ def read_rows(folder, name='predictions.csv'):
 
 
 def wilson(hits, n, z=1.959964):
-    """The 95 % interval of a share (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953), as in evaluate.py."""
+    """The 95 % interval of a share (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953), as in metrics.py."""
     p, z2, n = hits / (n or 1), z * z, n or 1e-9  # of nothing: 0 to 1
     middle, half = p + z2 / (2 * n), z * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
     return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))

@@ -131,6 +131,8 @@ def test_seeds_and_folds(judged, tmp_path):
     assert first.last['accuracy_sd'] == pytest.approx(np.std(scores, ddof=1))
     alone = run('train.py', *short, f'--out_dir={tmp_path}/alone', '--seed=2').last
     assert alone['test'] == each[1]['test']
+    mixed = run('evaluate.py', f'--out_dir={out}', f'--against={tmp_path}/alone').last['against']  # one of the two is itself
+    assert mixed['n'] == alone['n_test'] and mixed['accuracy']['difference'] == pytest.approx((scores[0] - scores[1]) / 2)
 
     stamp = os.path.getmtime(out / 'seed-1' / 'best.pt')
     os.remove(out / 'seed-2' / 'summary.json')  # as if it had been broken off after the last checkpoint

@@ -14,10 +14,10 @@ from metrics import (
     fit_temperature,
     interval,
     macro_f1,
+    macro_f1_ci,
     mcnemar,
     metrics,
     precision_recall_f1,
-    redraw,
     softmax,
     table,
     tags,
@@ -99,7 +99,7 @@ def test_the_bootstrap_of_the_table_is_that_of_the_rows():
     for _ in range(2000):
         some = rng.integers(0, 300, 300)
         rows.append(float(macro_f1(confusion(y[some], guess[some], 3))))
-    assert interval(macro_f1(redraw(confusion(y, guess, 3)))) == pytest.approx(interval(rows), abs=0.01)
+    assert macro_f1_ci(confusion(y, guess, 3)) == pytest.approx(interval(rows), abs=0.01)
 
 
 def test_mcnemar_is_the_binomial_test():
@@ -119,12 +119,40 @@ def test_comparing_sees_a_difference_and_only_that():
     b = a.copy()
     worse = np.flatnonzero(a == y)[:60]
     b[worse] = 1 - y[worse]
-    same, found = compare(y, a, a, 2), compare(y, a, b, 2)
+    same, found = (compare(y, a[:, None], x[:, None], 2) for x in (a, b))
     assert same['mcnemar_p'] == 1 and same['accuracy'] == {'difference': 0, 'ci': [0, 0]}
     assert found['accuracy']['difference'] == pytest.approx(0.15) and found['mcnemar_p'] < 1e-9
     low, high = found['accuracy']['ci']
     assert low == pytest.approx(0.15 - 1.96 * np.sqrt(0.15 * 0.85 / 400), abs=0.01) and 0.15 < high < 0.2
     assert (found['only_a_right'], found['only_b_right']) == (60, 0)
+
+
+def test_seeds_that_read_the_same_texts_add_no_texts():
+    """Five copies of two runs say what one copy says; counted as five times the texts, luck would become significance."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 60)
+    a, b = (np.where(rng.random((60, 1)) < share, y[:, None], rng.integers(0, 3, (60, 1))) for share in (0.8, 0.7))
+    one, five = compare(y, a, b, 3), compare(y, a.repeat(5, axis=1), b.repeat(5, axis=1), 3)
+    for name in ('accuracy', 'macro_f1'):
+        assert five[name]['difference'] == pytest.approx(one[name]['difference']) and five[name]['ci'] == one[name]['ci']
+    assert 'mcnemar_p' in one and 'mcnemar_p' not in five
+    mixed = compare(y, np.column_stack((a, b)), b, 3)  # of two seeds one is the other side itself: half of the difference
+    assert mixed['accuracy']['difference'] == pytest.approx(one['accuracy']['difference'] / 2)
+
+
+def test_many_labels_take_no_room():
+    """Tables of 300 labels drawn 2,000 times at once, or of all triples, would want gigabytes."""
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    y, logits = rng.integers(0, 300, 3000), rng.normal(size=(3000, 300))
+    logits[np.arange(3000), y] += 3
+    tracemalloc.start()
+    low, high = metrics(logits, y, [*map(str, range(300))])['macro_f1_ci']
+    found = compare(y[:300], logits[:300].argmax(1)[:, None], y[:300, None], 300)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert low < high and found['accuracy']['difference'] < 0 and peak < 80e6
 
 
 def test_ece_worked_by_hand():
