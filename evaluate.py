@@ -104,7 +104,8 @@ def open_run(path, device='cpu'):
 def resume_run(path, config, defaults, free):
     """
     Opens a checkpoint to go on from: config takes over its settings, but keeps what was set anew where that is free to
-    change. ValueError where there is none, or config wants something else of what is not free.
+    change; what was typed is set anew, even to its default. ValueError where there is none, or config wants something else
+    of what is not free.
     """
     if not os.path.exists(path):
         raise ValueError(f'there is no {path}; leave out --init_from=resume to train from the start')
@@ -114,11 +115,12 @@ def resume_run(path, config, defaults, free):
         raise ValueError(f'{path} cannot be read ({type(e).__name__}); remove it and train again') from None
     if last.get('settings', {}).keys() != config.keys():
         raise ValueError(f'{path} is of another version of train.py, which has other settings; go on with that, or train again')
+    typed = {arg.partition('=')[0].removeprefix('--') for arg in sys.argv[1:]}
     for key, ours in last['settings'].items():
-        fell_back = key == 'dataset' and ours == config['fallback_dataset']
-        if key not in free and config[key] not in (ours, defaults[key]) and not fell_back:
+        anew, fell_back = key in typed or config[key] != defaults[key], key == 'dataset' and ours == config['fallback_dataset']
+        if key not in free and anew and config[key] not in (ours, 'auto') and not fell_back:
             raise ValueError(f'{path} has {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
-        if key not in ('init_from', 'out_dir') and (key not in free or config[key] == defaults[key]):
+        if key not in ('init_from', 'out_dir') and not (key in free and anew):
             config[key] = ours
     return last
 
@@ -243,8 +245,9 @@ def runs(out_dir):
 def several(config, free):
     """What --seeds or --folds ask for: train.py once for each, one after the other, as far as it is not done; then leaves."""
     kind, n, each = 'fold' if config['folds'] else 'seed', config['folds'] or config['seeds'], []
-    if 'RANK' in os.environ or n < 2:
-        stop(f'{kind}s={n} are two or more runs, one after the other, without torchrun; set --seed or --fold for a single one')
+    if 'RANK' in os.environ or n < 2 or config['seeds'] and config['folds']:
+        runs = f'{kind}s={n} are two or more runs, one after the other, without torchrun'
+        stop(f'{runs}; set --seed or --fold for a single one, and seeds or folds, not both')
     for k in range(1, n + 1):
         run = os.path.join(config['out_dir'], f'{kind}-{k}')
         args = [*sys.argv, f'--out_dir={run}', '--seeds=0', f'--{kind}={k}']

@@ -213,9 +213,11 @@ def load(cls, folder, n_class, labels=None, keep_layers=0, **settings):
         raise ValueError(f'{folder} does not fit {family}; {"; ".join(lists)}')
     dropped = sorted({name.rpartition('.')[0] for name in left if re.fullmatch(HEADS, name)})
     names = None if 'head' in fresh else [(theirs.get('id2label') or {}).get(str(i), f'LABEL_{i}') for i in range(n_class)]
-    if names and labels and sorted(map(str.lower, names)) == sorted(map(str.lower, labels)):
-        order, names = [[name.lower() for name in names].index(label.lower()) for label in labels], list(labels)
-        model.head.weight.data, model.head.bias.data = model.head.weight.data[order], model.head.bias.data[order]
+    for same in (str, str.lower):  # letter by letter, or else in any case
+        rows = {same(name): i for i, name in enumerate(names or ())}
+        if len(rows) == n_class and rows.keys() == {same(label) for label in labels or ()}:
+            order, names = [rows[same(label)] for label in labels], list(labels)
+            model.head.weight.data, model.head.bias.data = model.head.weight.data[order], model.head.bias.data[order]
     notes += [f'{what}: {", ".join(some)}' for what, some in (('starts fresh', fresh), ('not used', dropped)) if some]
     model.loaded = dict(source=folder, labels=names, fresh=fresh, dropped=dropped, notes=notes)
     return model

@@ -186,7 +186,8 @@ class Transformer(nn.Module):
         # embed
         x = self.wte(idx) if shift is None else self.wte(idx) + shift  # (B, T, C)
         if self.training and c.token_dropout:
-            real = real & ((torch.rand(idx.shape, device=x.device) >= c.token_dropout) | (pos == 0))  # one is left
+            spared = lengths[:, None] - 1 if c.pool == 'last' else 0  # what the head reads; of a mean, so that one is left
+            real = real & ((torch.rand(idx.shape, device=x.device) >= c.token_dropout) | (pos == spared))
             x = x * real[..., None]  # not read; nor counted below, where a mean of what is left is no smaller
         x = x + self.wpe(pos + c.pos_offset)
         if self.wse is not None:
@@ -243,13 +244,6 @@ class Transformer(nn.Module):
         """FLOPs of one token forward and backward in a text of T: 6 a weight, 12 T C a layer for attention (PaLM, app. B)."""
         return 6 * self.num_params(embeddings=False) + 12 * self.config.n_layer * self.config.n_embd * T
 
-    def crop_block_size(self, block_size):
-        """Forget positions from block_size on."""
-        c = self.config
-        assert block_size <= c.block_size, f'cannot crop {c.block_size} positions to {block_size}'
-        c.block_size = block_size
-        self.wpe = nn.Embedding.from_pretrained(self.wpe.weight.detach()[: block_size + c.pos_offset].clone(), freeze=False)
-
     def freeze(self, n_layer):
         """The embeddings and the first n_layer blocks stay as they are, the others learn; 0: all learn."""
         if n_layer > len(self.h):
@@ -269,11 +263,11 @@ class Transformer(nn.Module):
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0, sparse=False):
         """
-        A list of optimizers. AdamW; matrices decay, biases and norms do not. Each group says whether it is the `head` with its
-        hidden layer, and carries `scale`, the factor on the learning rate: layer_decay to the power of the layers above it
-        (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146), for the head what makes head_lr of learning_rate,
-        unless head_lr is 0. sparse: a second one moves only those rows of wte that a step has read; the others rest, momentum
-        or not, and none decays. The dense pass over 30,000 rows is a tenth of a small step.
+        A list of optimizers. AdamW; matrices decay, biases and norms do not. Each group says whether it is the `head`, with its
+        hidden layer and the norm before it, and carries `scale`, the factor on the learning rate: layer_decay to the power of
+        the layers above it (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146), for the head, but not that norm,
+        what makes head_lr of learning_rate, unless head_lr is 0. sparse: a second one moves only those rows of wte that a step
+        has read; the others rest, momentum or not, and none decays. The dense pass over 30,000 rows is a tenth of a small step.
         """
         groups, self.wte.sparse = {}, sparse and self.wte.weight.requires_grad
         for name, p in ((name, p) for name, p in self.named_parameters() if p.requires_grad):
@@ -282,8 +276,8 @@ class Transformer(nn.Module):
             depth = int(name.split('.')[1]) + 1 if name.startswith('h.') else top if at_exit else 0
             scale = head_lr / learning_rate if head_lr and in_head else layer_decay ** (top - depth)
             decay = weight_decay if p.dim() >= 2 else 0.0
-            key = 'rows' if self.wte.sparse and name == 'wte.weight' else (decay, scale, in_head)
-            groups.setdefault(key, dict(params=[], weight_decay=decay, scale=scale, head=in_head))['params'].append(p)
+            key = 'rows' if self.wte.sparse and name == 'wte.weight' else (decay, scale, at_exit)
+            groups.setdefault(key, dict(params=[], weight_decay=decay, scale=scale, head=at_exit))['params'].append(p)
         rows, how = groups.pop('rows', None), dict(lr=learning_rate, betas=betas)
         dense = torch.optim.AdamW(list(groups.values()), **how, fused=True, capturable=self.wte.weight.is_cuda)
         return [dense] + ([torch.optim.SparseAdam([rows], **how)] if rows else [])

@@ -106,12 +106,12 @@ folds = 0  # 5: five runs, each tested on another fifth of the training file and
 fold = 0  # of folds, the one to do; 0: all, one after the other
 # -----------------------------------------------------------------------------
 
-# what a resumed run may change: nothing that would bend its course
+# what a resumed run may change: where it ends, which the learning rate heeds, and nothing else that would bend its course
 FREE = 'out_dir log_interval init_from max_epochs max_iters patience device backend compile graphs data_dir fallback_dataset'
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = dict(class_weight='none balanced sqrt sampling logit', keep='first last both', dtype='auto float32 bfloat16 float16')
 KNOWN |= dict(metric='auto val_loss val_balanced_loss val_macro_f1', decay_lr='cosine linear none', pool='auto last first mean')
-POSITIVE = 'log_interval block_size batch_size gradient_accumulation_steps n_layer n_head n_embd val_fraction layer_decay'
+POSITIVE = 'log_interval block_size batch_size n_layer n_head n_embd learning_rate layer_decay val_fraction'
 
 
 def get_lr(it, max_lr, warmup, decay, total, min_lr):
@@ -139,12 +139,13 @@ if __name__ == '__main__':
     for key, value in config.items():
         if key in KNOWN and value not in KNOWN[key].split():
             stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
-        if isinstance(value, (int, float)) and (value < 0 or not value and key in POSITIVE.split()):
-            stop(f'{key}={value} is too small; give it a positive number')
+        most = 1 if 'dropout' in key or key in ('label_smoothing', 'beta1', 'beta2') else math.inf
+        if isinstance(value, (int, float)) and not (0 < value < most or value == 0 and key not in POSITIVE.split()):
+            stop(f'{key}={value} is out of range; give it a positive number{" below 1" * (most == 1)}')
     if keep_layers and init_from == 'scratch':
         stop(f'keep_layers={keep_layers} is for a checkpoint, as init_from names it; from scratch set n_layer')
-    if gradient_accumulation_steps % world:
-        stop(f'gradient_accumulation_steps={gradient_accumulation_steps} is no multiple of the {world} processes; make it one')
+    if gradient_accumulation_steps % world or not gradient_accumulation_steps:
+        stop(f'gradient_accumulation_steps={gradient_accumulation_steps}: make it a positive multiple of the {world} processes')
 
     # a checkpoint to go on from, with its own settings; machine
     try:
@@ -235,7 +236,7 @@ if __name__ == '__main__':
         say('; '.join([f'weights of {source}', *model.loaded['notes'], *anew]))
     n_params, n_trained = model.num_params(), sum(p.numel() for p in model.parameters() if p.requires_grad)
     say(f'model of {n_params:,} parameters, {n_trained:,} to train; {device}, {ptdtype}, graphs {recording}')
-    say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}')
+    say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}; pool {model.config.pool}')
 
     def predict_all(split):  # shared among the processes -> logits and labels
         rows = [np.arange(r, len(split), world) for r in range(world)]
@@ -386,9 +387,8 @@ if __name__ == '__main__':
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
-    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
-    summary |= dict(seed=seed, fold=fold, command=command)
+    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1), seed=seed, fold=fold)
+    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped, command=command)
     if rank == 0 and stopped != 'signal':
         open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8').write(json.dumps(summary) + '\n')
     if rank == 0 and wandb_log:

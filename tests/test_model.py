@@ -177,19 +177,20 @@ def test_next_token_loss_is_the_mean_over_real_tokens():
         assert abs(extra[i].item() - expected.item()) < 1e-4
 
 
-def test_decay_and_rates_are_grouped():
-    """A bias that decays, or a weight in no group, trains wrongly and silently."""
-    model = Transformer(Config(**SIZES | FAMILIES['bert']))
+@pytest.mark.parametrize('family', ['bert', 'gpt2'])
+def test_decay_and_rates_are_grouped(family):
+    """A bias that decays, or a weight in no group, trains wrongly and silently; so does a norm of neither body nor head."""
+    model = Transformer(Config(**SIZES | FAMILIES[family]))
     model.freeze(1)
     groups = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), layer_decay=0.5, head_lr=1e-2)[0].param_groups
     found = [(id(p), g) for g in groups for p in g['params']]
     where = dict(found)
     assert len(found) == len(where) == sum(p.requires_grad for p in model.parameters())
-    scale = {'h.1': 0.25, 'h.2': 0.5, 'pooler': 10.0, 'head': 10.0}
+    scale = {'h.1': 0.25, 'h.2': 0.5, 'pooler': 10.0, 'head': 10.0, 'ln.': 1.0}  # bert's is at the entrance, and frozen
     for name, p in model.named_parameters():
         if p.requires_grad:
             assert where[id(p)]['weight_decay'] == (0.1 if p.dim() == 2 else 0.0), name
-            assert where[id(p)]['head'] == name.startswith(('pooler', 'head')), name
+            assert where[id(p)]['head'] == name.startswith(('pooler', 'head', 'ln.')), name
             assert where[id(p)]['scale'] == pytest.approx(next(s for start, s in scale.items() if name.startswith(start))), name
 
 
@@ -239,6 +240,15 @@ def test_a_dropped_token_is_as_if_it_were_not_there():
         torch.testing.assert_close(model.eval()(left, torch.tensor([left.size(1)]))[0][0], logits, rtol=0, atol=1e-12)
 
 
+def test_the_token_that_the_head_reads_is_never_dropped():
+    model, (idx, lengths, _) = make(token_dropout=0.9, pool='last'), batch()
+    torch.nn.init.zeros_(model.wpe.weight)  # or the places would tell
+    model.h[0].register_forward_pre_hook(lambda module, given: seen.append((given[0] != 0).any(2)))
+    seen = []
+    model.train()(idx, lengths)
+    assert seen[0][torch.arange(len(idx)), lengths - 1].all() and seen[0].sum() < lengths.sum() / 2
+
+
 def test_token_dropout_hides_words_from_a_causal_model_too():
     """There no mask can take a token out, so its word is: nobody may read the label in what was dropped."""
     model, (idx, lengths, _) = make(token_dropout=0.4), batch()
@@ -253,17 +263,6 @@ def test_token_dropout_hides_words_from_a_causal_model_too():
     torch.testing.assert_close(places[~gone], model.wte(idx)[~gone].detach(), rtol=0, atol=1e-6)
     assert torch.equal(seen[0][gone], seen[1][gone]) and not torch.equal(seen[0][~gone], seen[1][~gone])
     assert torch.equal(model.eval()(idx, lengths)[0], model(idx, lengths)[0])
-
-
-@torch.no_grad()
-def test_cropping_changes_no_short_text():
-    for family in FAMILIES.values():
-        model, (idx, lengths, _) = make(**family), batch()
-        before = model(idx[:, :7], lengths.clamp(max=7))[0]
-        model.crop_block_size(7)
-        assert torch.equal(before, model(idx[:, :7], lengths.clamp(max=7))[0])
-        with pytest.raises(AssertionError, match='block_size is 7'):
-            model(idx, lengths)
 
 
 def test_reinit_draws_the_top_anew():

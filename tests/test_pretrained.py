@@ -445,6 +445,10 @@ def test_head_in_our_order_of_labels(family, tmp_path):
     idx, lengths, inputs = batch(family)
     with torch.no_grad():
         assert (logits(model, idx, lengths)[1] - theirs(**inputs).logits[:, [2, 1, 0]]).abs().max() < EXACT
+    make(tmp_path / 'case', family, id2label={0: 'us', 1: 'US', 2: 'it'})
+    assert (
+        Transformer.from_pretrained(str(tmp_path / 'case'), 3, labels=['US', 'it', 'us']).head.weight.unique(dim=0).size(0) == 3
+    )
     strangers = Transformer.from_pretrained(str(tmp_path), 3, labels=['a', 'b', 'c'])
     assert strangers.loaded['labels'] == ['positive', 'Neutral', 'negative']
     assert difference(strangers, theirs, family) < EXACT

@@ -299,6 +299,9 @@ MISTAKES = {
     '--class_weight=heavy': 'balanced',
     '--n_head=3': 'n_embd 16',
     '--batch_size=0': 'batch_size=0',
+    '--gradient_accumulation_steps=0': 'positive multiple',
+    '--dropout=1.5': 'below 1',
+    '--learning_rate=0': 'positive number',
     '--dataset=nowhere.csv': 'nowhere.csv',
     '--label_column=smell': 'id, mood, body',
     '--init_from=resume': 'last.pt',
@@ -352,6 +355,20 @@ def test_a_resumed_run_keeps_its_settings(trained, tmp_path):
     """Another batch size would make another run of it, and the log would not say so."""
     result = run('train.py', f'--out_dir={trained.out_dir}', '--init_from=resume', '--batch_size=4', status=2)
     assert 'batch_size=8, not 4' in result.err
+
+
+def test_what_is_typed_counts_on_resuming_even_if_it_is_the_default(trained, tmp_path):
+    """A run that patience=1 had ended could not be gone on with by --patience=0, which is train.py's own value: never."""
+    shutil.copytree(trained.out_dir, tmp_path / 'run')
+    last = torch.load(tmp_path / 'run/last.pt', weights_only=True)
+    last['settings'] |= dict(patience=1, max_epochs=3)
+    last['run']['bad_evals'] = 1
+    torch.save(last, tmp_path / 'run/last.pt')
+    args = [f'--out_dir={tmp_path}/run', '--init_from=resume']
+    assert run('train.py', *args, '--max_epochs=4').last['stopped'] == 'early'
+    assert run('train.py', *args, '--max_epochs=4', '--patience=0').last['stopped'] == 'max'
+    result = run('train.py', *args, '--batch_size=16', status=2)
+    assert 'batch_size=8, not 16' in result.err, 'the default, but typed'
 
 
 def test_a_moved_run_goes_on_where_it_lies_now(trained, tmp_path):
