@@ -93,11 +93,15 @@ def save_run(path, checkpoint):
 
 
 def open_run(path, device='cpu'):
-    """A checkpoint (best.pt, or a folder that holds one) -> model in eval mode, tokenizer, checkpoint dict."""
+    """A checkpoint (best.pt, or a folder that holds one) -> model in eval mode, tokenizer, checkpoint dict; or ValueError."""
     path = os.path.join(path, 'best.pt') if os.path.isdir(path) else path
-    checkpoint = torch.load(path, map_location=device, weights_only=True)  # tensors and plain values: loading runs no code
-    model = Transformer(Config(**checkpoint['config']))
-    model.load_state_dict(checkpoint['model'])
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)  # tensors and plain values: loading runs no code
+        model = Transformer(Config(**checkpoint['config']))
+        model.load_state_dict(checkpoint['model'])
+    except Exception as e:  # of pickle, zip, torch: whatever a file may hold
+        why = f'{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}'
+        raise ValueError(f'{path} cannot be opened ({why}); train again, or name another --out_dir') from None
     return model.to(device).eval(), load_tokenizer(checkpoint['tokenizer']), checkpoint
 
 
@@ -113,7 +117,7 @@ def resume_run(path, config, defaults, free):
         last = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
         raise ValueError(f'{path} cannot be read ({type(e).__name__}); remove it and train again') from None
-    if last.get('settings', {}).keys() != config.keys():
+    if 'run' not in last or last['settings'].keys() != config.keys():
         raise ValueError(f'{path} is of another version of train.py, which has other settings; go on with that, or train again')
     typed = {arg.partition('=')[0].removeprefix('--') for arg in sys.argv[1:]}
     for key, ours in last['settings'].items():
@@ -138,6 +142,8 @@ def labelled(path, recipe, columns, labels):
             raise ValueError(f'{path} has no column {columns}; set --text_column and --label_column to some of {list(row)}')
         text, label = (row.get(column, '').strip() for column in columns)
         found += [(record, text, recipe['names'].get(label, label))] * bool(text and label and not reason)
+    if found and len(found) <= record:
+        print(f'{path}: {record + 1 - len(found)} of {record + 1} rows cannot be used, and are left out', file=sys.stderr)
     records, texts, names = zip(*found) if found else ((), (), ())
     if not found or set(names) - set(labels):
         odd = ', '.join(sorted(set(names) - set(labels))[:5]) or 'no usable row'
@@ -171,6 +177,12 @@ def material(run, tokenizer, split, input, columns):
     return ids.rows, texts, ids.labels.astype(np.int64), ids, np.diff(ids.off), baseline, meta['rows']
 
 
+def beside(path, split, input=''):
+    """Where the judgement of a run, or of a .pt file, goes: the folder, and what names end in; '' for best.pt, test split."""
+    folder, file = os.path.split(path) if path.endswith('.pt') else (path, 'best.pt')
+    return folder, f'-{file[:-3]}' * (file != 'best.pt') + ('-input' if input else f'-{split}' * (split != 'test'))
+
+
 def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, device='auto', dtype='auto'):
     """A run's best.pt on a split, or a labelled file -> what evaluation.json holds; writes it, and two tables of texts."""
     device, _ = choose_machine(device)
@@ -186,7 +198,7 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     known = set(baseline.get('words', ())) or None
     marks = [tags(clean(text, **cleaning), length > block_size, known) for text, length in zip(texts, lengths)]
 
-    m = {'run': out_dir, 'split': split, 'input': input} | metrics(logits, y, labels)
+    m = {'run': out_dir, 'split': split * (not input), 'input': input} | metrics(logits, y, labels)
     m |= {'ece': ece(softmax(logits), y), 'ece_calibrated': ece(p, y), 'temperature': temperature, 'coverage': []}
     for threshold in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         sure = confidence >= threshold
@@ -199,8 +211,8 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     m['baseline'] = {name: baseline[name].get(split) for name in ('majority', 'bag_of_words') if baseline}
     m |= {key: run.get(key) for key in ('dataset', 'best', 'command', 'settings', 'versions', 'git')} | {'labels': labels}
     m |= {'tokenizer': tokenizer.name, 'n_params': model.num_params()} | {f'n_{name}': rows for name, rows in sizes.items()}
-    base, end = out_dir if os.path.isdir(out_dir) else os.path.dirname(out_dir), '-input' if input else f'-{split}'
-    names = {name: os.path.join(base, name + end * (end != '-test')) for name in ('predictions', 'errors', 'evaluation')}
+    folder, end = beside(out_dir, split, input)
+    names = {name: os.path.join(folder, name + end) for name in ('predictions', 'errors', 'evaluation')}
     fields = 'row text label prediction confidence margin loss tokens truncated tags'.split() + [f'logit_{x}' for x in labels]
     for name, some in (('predictions', order), ('errors', order[wrong][np.argsort(-confidence[wrong], kind='stable')])):
         with open(names[name] + '.csv', 'w', newline='', encoding='utf-8') as f:
@@ -216,6 +228,15 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     return m
 
 
+def conclude(out_dir, **machine):
+    """At the end of a training: judges its best.pt on the test split, and shows that."""
+    try:
+        show(m := judge(out_dir, **machine))
+        return m
+    except (ValueError, OSError) as e:
+        stop(f'{e}; the training is done: mend this, then python train.py --out_dir={out_dir} --init_from=resume judges it')
+
+
 def wandb_plots(wandb, m):
     """A judgement's confusion matrix and errors, as wandb's own plots."""
     pairs = [(i, j) for i, row in enumerate(m['confusion']) for j, n in enumerate(row) for _ in range(n)]
@@ -226,11 +247,12 @@ def wandb_plots(wandb, m):
     return {'confusion': confusion, 'errors': wandb.Table(columns=columns, data=rows[:1000])}
 
 
-def read_predictions(out_dir, end=''):
+def read_predictions(out_dir, split, input):
     """Runs' predictions -> {record: [its label, what each run that was asked says]}, by name."""
     found = {}
     for run in runs(out_dir):
-        with open(os.path.join(run, f'predictions{end}.csv'), newline='', encoding='utf-8') as f:
+        folder, end = beside(run, split, input)
+        with open(os.path.join(folder, f'predictions{end}.csv'), newline='', encoding='utf-8') as f:
             for row in csv.DictReader(f):
                 found.setdefault(row['row'], [row['label']]).append(row['prediction'])
     return found
@@ -239,6 +261,7 @@ def read_predictions(out_dir, end=''):
 def runs(out_dir):
     """out_dir itself, or the runs below it that --seeds or --folds made"""
     some = [path for kind in ('seed', 'fold') for path in glob.glob(os.path.join(glob.escape(out_dir), f'{kind}-*'))]
+    some = [path for path in some if path.rpartition('-')[2].isdigit()]
     return sorted(some, key=lambda path: int(path.rpartition('-')[2])) or [out_dir]
 
 
@@ -251,9 +274,9 @@ def several(config, free):
     for k in range(1, n + 1):
         run = os.path.join(config['out_dir'], f'{kind}-{k}')
         args = [*sys.argv, f'--out_dir={run}', '--seeds=0', f'--{kind}={k}']
-        done = os.path.join(run, 'summary.json')
-        if not os.path.exists(done):
-            args += ['--init_from=resume'] * os.path.exists(os.path.join(run, 'last.pt'))
+        done, last = (os.path.join(run, name) for name in ('summary.json', 'last.pt'))
+        if not os.path.exists(done) or (os.path.exists(last) and os.path.getmtime(last) > os.path.getmtime(done)):  # begun anew
+            args += ['--init_from=resume'] * os.path.exists(last)
             print(f'{kind} {k} of {n}: {run}', flush=True)
             child = subprocess.Popen([sys.executable, *args], start_new_session=True)  # Ctrl-C reaches it once, from here
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -279,7 +302,7 @@ def summary(out_dir, each):
     for name in ('accuracy', 'macro_f1', 'nll', 'ece_calibrated'):
         values = [x[name] for x in each]
         m |= {name: float(np.mean(values)), f'{name}_sd': float(np.std(values, ddof=1)), f'{name}_each': values}
-    if 'fold-' in each[0]['run']:
+    if os.path.basename(each[0]['run']).startswith('fold-') and each[0]['split'] == 'test':  # each row but once
         names = each[0]['labels']
         total = np.sum([x['confusion'] for x in each], axis=0)
         m |= {'n': int(total.sum()), 'out_of_fold_accuracy': float(np.trace(total) / total.sum())}
@@ -294,7 +317,7 @@ def summary(out_dir, each):
 
 if __name__ == '__main__':
     configure(globals())
-    machine, end = dict(batch_size=batch_size, device=device, dtype=dtype), f'-{split}' * (split != 'test')
+    machine = dict(batch_size=batch_size, device=device, dtype=dtype)
     try:
         if not glob.glob(os.path.join(glob.escape(runs(out_dir)[0]), 'best.pt')) and not out_dir.endswith('.pt'):
             raise ValueError(f'there is no trained run {out_dir}; train it, or check --out_dir')
@@ -306,13 +329,13 @@ if __name__ == '__main__':
             show(each[-1])
         last = each[0] if len(each) == 1 else summary(out_dir, each)
         if against:
-            ours, theirs = (read_predictions(path, '-input' if input else end) for path in (out_dir, against))
+            ours, theirs = (read_predictions(path, split, input) for path in (out_dir, against))
             rows = [row for row in ours if row in theirs and ours[row][0] == theirs[row][0]]
             asked = {(len(ours[row]), len(theirs[row])) for row in rows}
             if len(rows) < max(len(ours), len(theirs)) or len(asked) > 1:
                 raise ValueError(f'{out_dir} and {against} were judged on other rows; judge {against} likewise first')
-            names = {safe(name): i for i, name in enumerate(each[0]['labels'])}
-            a, b = (np.array([[names[x] for x in found[row]] for row in rows]) for found in (ours, theirs))
+            names = sorted({name for found in (ours, theirs) for some in found.values() for name in some})
+            a, b = (np.array([[names.index(x) for x in found[row]] for row in rows]) for found in (ours, theirs))
             last['against'] = {'run': against} | compare(a[:, 0], a[:, 1:], b[:, 1:], len(names))
     except (ValueError, OSError) as e:
         stop(e)

@@ -4,7 +4,7 @@ train.py calls this by itself; alone it is for looking at data before training o
 $ python prepare.py --dataset=mine.csv --text_column=body --label_column=mood --tokenizer=gpt2
 Writes data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/: per split .tok uint16 (all texts end to end, uncut),
 .off int64 (n + 1 offsets), .lab uint16 and .row int64 (record of the raw file, from 0); meta.json, tokenizer_state.json,
-report.json and rejected.csv. Rows are streamed: memory holds a few numbers of each, not the texts.
+report.json and rejected.csv. Rows are streamed: memory holds a few numbers of each, not the texts (but for `parts`).
 """
 
 import csv
@@ -132,7 +132,7 @@ def read_rows(path):
             try:
                 if kind == '.jsonl':
                     row = json.loads(line)
-                    columns = columns or list(row.keys())
+                    columns += [column for column in row.keys() if column not in columns]
                     fields = ['' if row.get(column) is None else str(row[column]) for column in columns]
                 elif kind == '.tsv' or '"' not in line:  # most lines, and much faster
                     fields = line.rstrip('\r\n').split(delimiter)
@@ -151,7 +151,7 @@ def read_rows(path):
                 reason = 'NUL byte' if flaw[0] == '\0' else 'not UTF-8'
             if columns or kind == '.jsonl':
                 yield number, dict(zip(columns, fields)), reason
-            columns = columns or [field.strip() for field in fields]  # the header
+            columns = columns or [x.strip() + f'.{i}' * (x in fields[:i]) for i, x in enumerate(fields)]  # no two alike
 
 
 def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
@@ -169,9 +169,8 @@ def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
                         raise ValueError(f'{path}: there is no column {column!r}; set --{setting} to one of {", ".join(row)}')
                 raw, label = [row.get(column, '').strip() for column in recipe['columns']]
                 label = recipe['names'].get(label, label)
-                reason = reason or ('no text' if not raw else 'no label' if not label else '')
-                if not reason and split == 'test' and label not in labels:
-                    reason = f'label {label[:40]!r} is unknown to the training file'
+                odd = f'label {label[:40]!r} is unknown to the training file' if split == 'test' and label not in labels else ''
+                reason = reason or ('no text' if not raw else 'no label' if not label else odd)
                 if reason:
                     count['rejected'] += 1
                     count['why'] = count['why'] or f'; mend them, the first in line {line} of {path}: {reason}'
@@ -190,7 +189,6 @@ def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
 
 
 def read_texts(temp):
-    """temp/texts -> yields the texts."""
     with open(f'{temp}/texts', **LINES) as texts:
         for line in texts:
             yield line[:-1].replace('\0', '\n')
@@ -273,7 +271,7 @@ def prepare(settings):
     recipe |= {key: s[key] for key in FOLDS if fold} | {key: known[key] for key in ('parts',) if key in known}
     for split, path in paths.items():
         if not os.path.isfile(path):
-            raise ValueError(f'there is no file {path}; check --dataset and --test_file')
+            raise ValueError(f'there is no file {path}, seen from {os.getcwd()}; check --dataset and --test_file')
         with open(path, 'rb') as f:
             recipe['raw'][split] = hashlib.file_digest(f, 'sha256').hexdigest()
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
@@ -302,6 +300,8 @@ def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
         what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected{count["why"] or ""}'
         raise ValueError(f'{paths["train"]}: {what}; is --label_column={recipe["columns"][1]} right?')
+    if 'test' in paths and len(y) == n:
+        raise ValueError(f'{paths["test"]}: none of its rows can be used{count["why"] or ""}; leave it out, or mend it')
     if count['emptied'] == len(y):
         raise ValueError(f'{paths["train"]}: cleaning leaves nothing of any text; is --speakers={recipe["speakers"]} right?')
     order = sorted(labels, key=lambda x: (0, float(x), x) if re.fullmatch(r'-?\d+(\.\d+)?', x) else (1, 0, x))  # 2 before 10
@@ -309,9 +309,9 @@ def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
     part = np.full(len(y), 2, dtype=np.uint8)
     part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe.get(key, 0) for key in SPLIT + FOLDS))
     part[:n] = follow(list(itertools.islice(read_texts(temp), n)), part[:n]) if 'parts' in recipe else part[:n]
-    if learn:
-        step = 1 + os.path.getsize(f'{temp}/texts') // 10_000_000  # 10 MB teach enough
-        some = itertools.islice(itertools.compress(read_texts(temp), part == 0), 0, None, step)
+    if learn:  # 10 MB teach enough
+        some = itertools.compress(read_texts(temp), part == 0)
+        some = itertools.islice(some, 0, None, 1 + os.path.getsize(f'{temp}/texts') // 10_000_000)
         jobs = encode(read_texts(temp), temp, tokenizer := get_tokenizer(tokenizer.name, some), pool)
     lengths = np.concatenate([job.result() for job in jobs])
     ids, ends = np.memmap(f'{temp}/ids', dtype=np.uint16, mode='r'), lengths.cumsum()

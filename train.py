@@ -19,8 +19,8 @@ import torch.distributed as dist
 
 from batches import Recorded, epoch_batches, get_batch, predict
 from configurator import configure, stop
-from evaluate import choose_machine, judge, resume_run, save_run, several, wandb_plots
-from metrics import fit_temperature, imbalance, metrics, show
+from evaluate import choose_machine, conclude, resume_run, save_run, several, wandb_plots
+from metrics import fit_temperature, imbalance, metrics
 from model import Config, Transformer
 from prepare import Split, prepare, read_json
 from pretrained import Unreachable, find
@@ -111,7 +111,7 @@ FREE = 'out_dir log_interval init_from max_epochs max_iters patience device back
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = dict(class_weight='none balanced sqrt sampling logit', keep='first last both', dtype='auto float32 bfloat16 float16')
 KNOWN |= dict(metric='auto val_loss val_balanced_loss val_macro_f1', decay_lr='cosine linear none', pool='auto last first mean')
-POSITIVE = 'log_interval block_size batch_size n_layer n_head n_embd learning_rate layer_decay val_fraction'
+POSITIVE = 'log_interval block_size batch_size n_layer n_head n_embd layer_decay val_fraction'
 
 
 def get_lr(it, max_lr, warmup, decay, total, min_lr):
@@ -144,8 +144,6 @@ if __name__ == '__main__':
             stop(f'{key}={value} is out of range; give it a positive number{" below 1" * (most == 1)}')
     if keep_layers and init_from == 'scratch':
         stop(f'keep_layers={keep_layers} is for a checkpoint, as init_from names it; from scratch set n_layer')
-    if gradient_accumulation_steps % world or not gradient_accumulation_steps:
-        stop(f'gradient_accumulation_steps={gradient_accumulation_steps}: make it a positive multiple of the {world} processes')
 
     # a checkpoint to go on from, with its own settings; machine
     try:
@@ -154,6 +152,8 @@ if __name__ == '__main__':
         device, ptdtype = choose_machine(device, dtype)
     except ValueError as e:
         stop(str(e))
+    if gradient_accumulation_steps % world or not gradient_accumulation_steps:
+        stop(f'gradient_accumulation_steps={gradient_accumulation_steps}: make it a positive multiple of the {world} processes')
     if world > 1:
         dist.init_process_group(backend if backend != 'auto' else 'nccl' if device.startswith('cuda') else 'gloo')
         if device.startswith('cuda'):
@@ -161,7 +161,7 @@ if __name__ == '__main__':
     autocast = torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32)
     scaler = torch.amp.GradScaler(device.split(':')[0], enabled=ptdtype == torch.float16)
     torch.backends.cuda.matmul.allow_tf32 = True
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**63)
 
     # data: the first process prepares, the others find it prepared
     try:
@@ -227,10 +227,11 @@ if __name__ == '__main__':
     # the length of the run
     step_size, micros = batch_size * gradient_accumulation_steps, range(rank, gradient_accumulation_steps, world)
     epoch_iters = math.ceil(len(train) / step_size)
-    total_iters = max_iters or max_epochs * epoch_iters
+    total_iters = max_iters or max_epochs * epoch_iters or stop('max_iters and max_epochs are both 0; set one of them')
+    rows, cut = meta['rows'] | {'rejected': read_json(folder, 'report.json')['rejected']}, np.diff(train.off) > block_size
+    rows = ' '.join(f'{name} {n:,}' for name, n in rows.items())
     shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
-    rows, cut = ' '.join(f'{name} {len(split):,}' for name, split in splits.items()), (np.diff(train.off) > block_size).mean()
-    say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut:.1%} of the texts cut to {block_size} tokens')
+    say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut.mean():.1%} of the texts cut to {block_size} tokens')
     if source:
         anew = [f'the top {reinit} layers start fresh'] * (reinit > 0) + [f'frozen: embeddings, {freeze} layers'] * (freeze > 0)
         say('; '.join([f'weights of {source}', *model.loaded['notes'], *anew]))
@@ -316,12 +317,10 @@ if __name__ == '__main__':
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))
     predict(model, splits['val'], 1, ptdtype, np.arange(1))  # what is broken in there breaks now, not after an epoch
-    if not last:
-        save_last()
+    save_last()
 
     # the loop
-    stopped, shown, first_iter, begin = '', 0.0, run['iter'], time.perf_counter()
-    epoch, position = divmod(run['iter'], epoch_iters)
+    stopped, shown, (epoch, position), begin = '', 0.0, divmod(first_iter := run['iter'], epoch_iters), time.perf_counter()
     epochs = (epoch_batches(train, step_size, seed, e, class_weight == 'sampling') for e in itertools.count(epoch))
     for rows in itertools.islice(itertools.chain.from_iterable(epochs), position, None):
         if run['iter'] >= total_iters or (patience and run['bad_evals'] >= patience):
@@ -381,14 +380,15 @@ if __name__ == '__main__':
     # the end: the best weights, once over the test split
     judged = test = None
     if stopped != 'signal' and 'test' in splits and rank == 0:
-        show(judged := judge(out_dir, device=device, dtype=dtype))
+        judged = conclude(out_dir, device=device, dtype=dtype)
         recall = {label: x['recall'] for label, x in judged['per_class'].items()}
         test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1), seed=seed, fold=fold)
-    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped, command=command)
+    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
+    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
+    summary |= dict(seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
         open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8').write(json.dumps(summary) + '\n')
     if rank == 0 and wandb_log:

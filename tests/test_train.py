@@ -301,7 +301,7 @@ MISTAKES = {
     '--batch_size=0': 'batch_size=0',
     '--gradient_accumulation_steps=0': 'positive multiple',
     '--dropout=1.5': 'below 1',
-    '--learning_rate=0': 'positive number',
+    '--max_epochs=0': 'both 0',
     '--dataset=nowhere.csv': 'nowhere.csv',
     '--label_column=smell': 'id, mood, body',
     '--init_from=resume': 'last.pt',
