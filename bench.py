@@ -131,19 +131,18 @@ def train_theirs(**flags):
 @torch.no_grad()
 def infer_theirs(run):
     """Their model in the loop that one would write: sorted by length, each batch padded to its longest text."""
-    order, out = np.argsort(test.lengths, kind='stable'), np.zeros(len(test), dtype=int)
+    ids = their_tokenizer(raw, truncation=True)['input_ids'] if raw else test
+    order, out = np.argsort([len(ids[i]) for i in range(len(ids))], kind='stable'), np.zeros(len(ids), dtype=int)
     for some in np.array_split(order, range(batch_size, len(order), batch_size)):
-        batch = collate([dict(input_ids=test[i], labels=0) for i in some])
+        batch = collate([dict(input_ids=ids[i], labels=0) for i in some])
         out[some] = run(batch['input_ids'].to(device), batch['attention_mask'].to(device)).argmax(axis=1)
     return out
 
 
-def infer_pipeline():
-    """Their pipeline: texts in, labels out."""
-    net, texts = theirs.eval(), [tokenizer.decode(test[i]) for i in range(len(test))]
-    pipe = transformers.pipeline('text-classification', model=net, tokenizer=their_tokenizer, device=device)
-    found = pipe(texts, batch_size=batch_size, truncation=True, max_length=block_size)
-    return np.array([net.config.label2id[answer['label']] for answer in found])
+def pipeline():
+    """Their pipeline, as a run over the test rows."""
+    pipe = transformers.pipeline('text-classification', model=theirs.eval(), tokenizer=their_tokenizer, device=device)
+    return lambda: np.array([theirs.config.label2id[x['label']] for x in pipe(raw, batch_size=batch_size, truncation=True)])
 
 
 def onnx():
@@ -173,7 +172,7 @@ def prepare_theirs():
 def both():
     """Our model with the weights that theirs has now."""
     theirs.save_pretrained(folder := tempfile.mkdtemp())
-    return Transformer.from_pretrained(folder, n_class, block_size=block_size)
+    return Transformer.from_pretrained(folder, n_class)  # of all positions: a text may come back a token longer than it went
 
 
 if __name__ == '__main__':
@@ -210,14 +209,15 @@ if __name__ == '__main__':
     recorded, sizes, answers, seen = Recorded(update) if device.startswith('cuda') else None, split.lengths, {}, []
     optimizers = ours.configure_optimizers(0.01, 5e-5, (0.9, 0.999), sparse=sparse_rows and not recorded)
     batches = itertools.chain.from_iterable(epoch_batches(split, batch_size, 1, epoch) for epoch in itertools.count())
-    runs = {'train': {'ours': train_ours}, 'infer': {'ours': lambda: predict(ours, test, batch_size, ptdtype).argmax(axis=1)}}
-    runs['prepare'] = {'ours': lambda: prepare(settings | {'data_dir': tempfile.mkdtemp()})}
+    raw = [tokenizer.decode(test[i]) for i in range(len(test))] if peer and their_tokenizer else []  # with these all begin
+    runs = {'train': {'ours': train_ours}, 'prepare': {'ours': lambda: prepare(settings | {'data_dir': tempfile.mkdtemp()})}}
+    runs['infer'] = {'ours': lambda: predict(ours, raw and tokenizer.encode_batch(raw) or test, batch_size, ptdtype).argmax(1)}
     if peer:
         best = dict(train_sampling_strategy='group_by_length', bf16=ptdtype == torch.bfloat16)
         runs['train'] |= {'Trainer': train_theirs, 'Trainer, best flags': lambda: train_theirs(**best)}
         runs['infer']['sorted loop'] = lambda: infer_theirs(lambda x, m: net(x, attention_mask=m).logits.float().cpu().numpy())
-        if their_tokenizer:
-            runs['infer']['pipeline'], runs['prepare']['datasets.map'] = infer_pipeline, prepare_theirs
+        if raw:
+            runs['infer']['pipeline'], runs['prepare']['datasets.map'] = pipeline(), prepare_theirs
     result = dict(device=device, dtype=str(ptdtype), model=model, data=dataset, batch_size=batch_size, rows=len(split))
     result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
     for kind in sorted(what.split(), reverse=True):  # train before infer

@@ -48,11 +48,11 @@ def configure(settings, argv=None):
             if key not in old:
                 stop(f"{where}: unknown setting '{key}'; nearest: {get_close_matches(key, old, 1, 0)[0]}; see --help")
             kind = type(old[key])
-            fits = (str, bool, int, float) if old[key] == 'auto' else (float, int) if kind is float else (kind,)
+            fits = (str, bool) if old[key] == 'auto' else (float, int) if kind is float else (kind,)
             if not is_file and fits != (str,):  # a str is taken as it was typed
                 with suppress(Exception):  # no literal: it stays a str
                     typed = ast.literal_eval(text.title() if text in ('true', 'false') else text)
-                    value = typed if isinstance(typed, (bool, int, float)) else text
+                    value = typed if type(typed) in fits or str not in fits and isinstance(typed, (int, float)) else text
             if type(value) not in fits:
                 stop(f'{where}: {key}={value!r} is {type(value).__name__}; write a value of type {kind.__name__}')
             new[key] = float(value) if kind is float else value

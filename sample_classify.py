@@ -38,7 +38,8 @@ EXAMPLES = (
     'Customer: The parcel was late, but your colleague was so kind that I do not mind at all.',
     'Customer: Great, the third broken kettle in a row. Just what I needed.',
 )
-CHUNK = 2048  # rows held in memory at a time
+CHUNK, NEW = 2048, ('label', 'probability', 'runner_up')  # rows held in memory at a time; what they get
+UNQUOTED, NO_BREAKS = dict(delimiter='\t', quoting=csv.QUOTE_NONE, quotechar=None), dict.fromkeys(b'\t\r\n', ' ')  # of a .tsv
 
 
 def piped():
@@ -71,13 +72,13 @@ def show(text, c):
     """One line for people."""
     bar, text, other = '#' * round(10 * c['probability']), ' '.join(text.split()), c['runner_up']
     odds = f'{c["label"]:10} {bar:10} {c["probability"]:.2f}  (else {other} {c["probabilities"][other]:.2f})'
-    cut = '  [only a part was read: too long]' * c['truncated']
-    print(f'{odds}  {text if len(text) < 80 else text[:77] + "..."}{cut}')
+    print(f'{odds}  {text if len(text) < 80 else text[:77] + "..."}' + '  [only a part was read: too long]' * c['truncated'])
 
 
 def classify_file(path, column, out):
     """The rows of a table, streamed to the open file out with label, probability and runner_up added to their columns."""
-    n, broken, writer, started = 0, 0, None, time.perf_counter()
+    n, broken, cut, writer, started = 0, 0, 0, None, time.perf_counter()
+    end = '\r' if sys.stderr.isatty() else '\n'
     rows = read_rows(path)
     while chunk := list(itertools.islice(rows, CHUNK)):
         for line, _, reason in (odd := [x for x in chunk if x[2]]):
@@ -87,36 +88,36 @@ def classify_file(path, column, out):
             header = list(chunk[0])
             if column not in header:
                 stop(f'{path}: there is no column {column!r}; set --text_column to one of {", ".join(header)}')
-            new = [name if name not in header else f'predicted_{name}' for name in ('label', 'probability', 'runner_up')]
-            writer = csv.DictWriter(out, header + new, '', 'ignore', 'excel-tab' if output.endswith('.tsv') else 'excel')
+            new = [next(x for k in itertools.count() if (x := 'predicted_' * k + name) not in header) for name in NEW]
+            writer = csv.DictWriter(out, header + new, '', 'ignore', **(UNQUOTED if output.endswith('.tsv') else {}))
             if not as_json:
                 writer.writeheader()
         for row, c in zip(chunk, classify([row.get(column, '') for row in chunk])):
-            row |= zip(new, (c['label'], c['probability'], c['runner_up']))
+            row |= zip(new, (c[name] for name in NEW))
+            cut += c['truncated']
             if as_json:
                 out.write(dumps(row, ensure_ascii=False) + '\n')
             else:
-                writer.writerow(row)
+                writer.writerow({k: str(x).translate(NO_BREAKS) for k, x in row.items()} if output.endswith('.tsv') else row)
         n += len(chunk)
-        end = '\r' if sys.stderr.isatty() else '\n'
         print(f'{n:,} rows, {n / (time.perf_counter() - started):,.0f} a second', file=sys.stderr, end=end)
-    print(f'{n:,} rows classified, {broken:,} left out; {output or "stdout"}', file=sys.stderr)
+    print(f'{n:,} rows classified, {cut:,} cut as too long, {broken:,} left out; {output or "stdout"}', file=sys.stderr)
 
 
 if __name__ == '__main__':
     configure(globals())
     if batch_size < 1 or not 0 <= threshold <= 1:
         stop(f'batch_size={batch_size} and threshold={threshold}: give a positive number, and a probability')
-    goal = os.path.realpath(output)
-    if output and (not input or goal == os.path.realpath(input) or not os.path.isdir(os.path.dirname(goal))):
-        stop(f'output={output} takes the rows of another file, named by --input=, and lies in a folder that exists; mend one')
+    goal = pathlib.Path(output).resolve()
+    if output and (not input or goal == pathlib.Path(input).resolve() or goal.is_dir() or not goal.parent.is_dir()):
+        stop(f'output={output} takes the rows of another file, named by --input=, is a file, in a folder that exists; mend one')
     found = [out_dir] if out_dir.endswith('.pt') else pathlib.Path(out_dir or 'out').rglob('best.pt')
     path = max(filter(os.path.exists, found), key=os.path.getmtime, default='')
     if not path:
         stop(f'no trained model {out_dir or "below ./out"}; run first: python train.py config/train_sentiment_scratch.py')
     for name, setting in ((input, 'input'), (text[5:] if text.startswith('FILE:') else '', 'text')):
-        if name and not os.path.isfile(name):
-            stop(f'there is no file {name}; check --{setting}')
+        if name and not (os.path.isfile(name) and os.path.getsize(name)):
+            stop(f'there is no file {name}, or nothing in it; check --{setting}')
 
     from batches import predict  # torch, only now: a mistyped flag should not wait for it
     from evaluate import choose_machine, open_run
@@ -126,9 +127,10 @@ if __name__ == '__main__':
     try:
         model, tokenizer, checkpoint = open_run(path, choose_machine(device)[0])
         device, ptdtype = choose_machine(device, 'auto', checkpoint['settings']['dtype'])
-    except Exception as e:
-        stop(f'{path} cannot be opened ({type(e).__name__}: {e}); train again, or name another --out_dir')
+    except ValueError as e:
+        stop(e)
     print(f'{path}, trained on {checkpoint["dataset"]}', file=sys.stderr)
+    sys.stdout.reconfigure(errors='backslashreplace')  # the terminal may not have all letters
     if hasattr(signal, 'SIGPIPE'):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" has seen enough: end without a word
     if input:
@@ -138,13 +140,11 @@ if __name__ == '__main__':
         if output:
             os.replace(part, output)
         raise SystemExit
-    text = open(text[5:], encoding='utf-8', errors='replace').read() if text.startswith('FILE:') else text
-    texts = iter([text]) if text else (line.rstrip('\n') for line in sys.stdin if line.strip()) if piped() else iter(())
-    chunk = list(itertools.islice(texts, CHUNK))
-    if not chunk:
+    text = open(text[5:], encoding='utf-8-sig', errors='replace').read() if text.startswith('FILE:') else text
+    lines = [text] if text else open(0, encoding='utf-8-sig', errors='replace') if piped() else EXAMPLES
+    if lines is EXAMPLES:
         print('examples; your own: --text="...", --text=FILE:path, a pipe, --input=rows.csv --output=out.csv', file=sys.stderr)
-        chunk = list(EXAMPLES)
-    while chunk:
+    texts = (line.rstrip('\n') for line in lines if line.strip() or text)
+    while chunk := list(itertools.islice(texts, CHUNK)):
         for one, c in zip(chunk, classify(chunk)):
             print(dumps({'text': one} | c, ensure_ascii=False)) if json else show(one, c)
-        chunk = list(itertools.islice(texts, CHUNK))

@@ -73,7 +73,7 @@ def fails(capsys, *argv):
         ('--wandb_log=false', 'wandb_log', False),
         ('--dtype=bfloat16', 'dtype', 'bfloat16'),
         ('--dtype=False', 'dtype', False),
-        ('--dtype=7', 'dtype', 7),
+        ('--dtype=7', 'dtype', '7'),  # as --device=0 and --tokenizer=2048: an int would break what reads names
         ('--dtype=None', 'dtype', 'None'),
     ],
 )

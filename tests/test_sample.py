@@ -88,9 +88,19 @@ def test_without_a_text_it_shows_examples_and_how_to_go_on(moved):
     assert 'trained on rows' in result.err
 
 
-def test_a_long_text_is_cut_and_said_so(moved):
+def test_a_pipe_with_nothing_in_it_gets_no_answer_and_one_of_odd_bytes_its_own(moved):
+    """A cron job whose input was empty got the labels of five texts that nobody had written."""
+    assert run('sample_classify.py', f'--out_dir={moved}', '--json=True', stdin=None, input='').out == ''
+    command = [sys.executable, f'{ROOT}/sample_classify.py', f'--out_dir={moved}', '--json=True']
+    odd = subprocess.run(command, input=b'\xef\xbb\xbflate \xe9t\xe9\n', capture_output=True, timeout=120 * SLOW)
+    assert json.loads(odd.stdout)['text'] == 'late \ufffdt\ufffd', odd.stderr
+
+
+def test_a_long_text_is_cut_and_said_so(moved, tmp_path):
     out = run('sample_classify.py', f'--out_dir={moved}', '--text=' + 'late ' * 500).out
     assert 'only a part was read' in out
+    (tmp_path / 'rows.csv').write_text('body\n' + 'late ' * 500 + '\nlate\n')
+    assert '1 cut as too long' in run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.csv').err
 
 
 def test_before_any_training_one_line_says_what_to_run(tmp_path):
@@ -103,6 +113,7 @@ def test_before_any_training_one_line_says_what_to_run(tmp_path):
     [
         ('--text=late --output=out.csv', '--input='),  # was ignored
         ('--input=rows.csv --output=rows.csv', 'another file'),  # would have lost what cannot be read
+        ('--input=rows.csv --output=.', 'folder'),
         ('--input=rows.csv --output=nowhere/out.csv', 'folder'),  # this and the next were tracebacks, after the model had come
         ('--batch_size=0', 'batch_size=0'),
         ('--threshold=80', 'threshold=80'),  # made every answer uncertain
@@ -157,5 +168,12 @@ def test_a_broken_row_costs_itself_and_a_wrong_column_one_line(moved, tmp_path):
     assert 'line 3' in result.err and '1 left out' in result.err
     found = list(csv.DictReader(result.out.splitlines()))
     assert [row['label'] for row in found] == ['x', 'z'] and [row['predicted_label'] for row in found] == ['bad', 'good']
+    out = ['--text_column=body', f'--output={tmp_path}/out.tsv']
+    (tmp_path / 'rows.csv').write_text('label,body,predicted_label,body\nx,"late, ""so"" awful",mine,last\n', encoding='utf-8')
+    run('sample_classify.py', *flags, *out)
+    header, row = (tmp_path / 'out.tsv').read_text(encoding='utf-8').splitlines()
+    assert header.split('\t')[:5] == ['label', 'body', 'predicted_label', 'body.3', 'predicted_predicted_label']
+    assert row.split('\t')[:5] == ['x', 'late, "so" awful', 'mine', 'last', 'bad'], 'no column is lost, and no quote is added'
+    (tmp_path / 'rows.csv').write_text('label,body\nx,late\n', encoding='utf-8')
     wrong = run('sample_classify.py', *flags, '--text_column=words', f'--output={tmp_path}/o.csv', status=2)
     assert 'label, body' in wrong.err and 'Traceback' not in wrong.err and not os.path.exists(tmp_path / 'o.csv')
