@@ -246,7 +246,7 @@ def show_summary(m):
     scores = ', '.join(f'{name} {m[name]:.3f} +- {m[name + "_sd"]:.3f}' for name in ('accuracy', 'macro_f1'))
     print(f'\n{m["runs"]} runs, mean and standard deviation: {scores}')
     if 'out_of_fold_macro_f1' in m:
-        print('out of fold, each row once: macro-F1 {out_of_fold_macro_f1:.3f} {out_of_fold_macro_f1_ci}'.format(**m))
+        print('out of fold, {n:,} rows once each: macro-F1 {out_of_fold_macro_f1:.3f} {out_of_fold_macro_f1_ci}'.format(**m))
 
 
 def imbalance(counts, how):

@@ -99,6 +99,32 @@ def test_a_moved_checkpoint_still_judges_files(judged, tmp_path):
     assert [safe(x) for x in ('=1', '+1', '-1', '@a', 'fine', '')] == ["'=1", "'+1", "'-1", "'@a", 'fine', '']
 
 
+def test_another_checkpoint_keeps_its_judgement_to_itself(judged, tmp_path):
+    """The last weights' figures must not stand for the best's, which --seeds and the report read; nor a broken file's."""
+    for name in ('best.pt', 'last.pt', 'evaluation.json', 'predictions.csv'):
+        shutil.copy(judged.out_dir / name, tmp_path)
+    before = (tmp_path / 'evaluation.json').read_bytes()
+    run('evaluate.py', f'--out_dir={tmp_path}/last.pt', f'--against={judged.out_dir}')
+    assert (tmp_path / 'evaluation.json').read_bytes() == before and (tmp_path / 'predictions-last.csv').exists()
+    for content in (b'hello', b'', (tmp_path / 'best.pt').read_bytes()[:5000]):
+        (tmp_path / 'best.pt').write_bytes(content)
+        done = run('evaluate.py', f'--out_dir={tmp_path}', status=2)
+        assert done.err.count('\n') == 1 and f'{tmp_path}/best.pt cannot be opened' in done.err, done.err
+
+
+def test_a_run_with_other_labels_is_compared(judged, tmp_path):
+    """One of two runs may know a label more: where both read a file of the common ones, they can be compared."""
+    (tmp_path / 'rows.csv').write_text('body,mood\nlovely thanks,good\nlate and awful,bad\n')
+    found = run('evaluate.py', f'--out_dir={judged.out_dir}', f'--input={tmp_path}/rows.csv').last
+    shutil.copy(judged.out_dir / 'best.pt', tmp_path)
+    rows = (judged.out_dir / 'predictions-input.csv').read_text().splitlines()
+    cells = rows[1].split(',')
+    cells[3] = 'meh'
+    (tmp_path / 'predictions-input.csv').write_text('\n'.join([rows[0], ','.join(cells), *rows[2:]]))
+    args = [f'--out_dir={judged.out_dir}', f'--input={tmp_path}/rows.csv', f'--against={tmp_path}']
+    assert run('evaluate.py', *args).last['against']['accuracy']['difference'] == found['accuracy'] - 0.5
+
+
 @pytest.mark.parametrize(
     'args, words',
     [
@@ -141,9 +167,14 @@ def test_seeds_and_folds(judged, tmp_path):
     other = run('train.py', *short, f'--out_dir={out}', '--seeds=2', '--learning_rate=0.1', status=2)
     assert 'learning_rate' in other.err
 
+    os.utime(out / 'seed-1' / 'last.pt')  # as if it had been begun anew, and broken off: it goes on, and is judged anew
+    assert 'seed 1 of 2' in run('train.py', *short, f'--out_dir={out}', '--seeds=2').out
+
     folds = run('train.py', *short, f'--out_dir={tmp_path}/folds', '--folds=3').last
     seen = [row['row'] for k in (1, 2, 3) for row in rows_of(tmp_path / 'folds' / f'fold-{k}' / 'predictions.csv')]
     assert len(seen) == len(set(seen)) == folds['n'] == 240
+    assert '240 rows once each' in run('evaluate.py', f'--out_dir={tmp_path}/folds').out
+    assert 'once' not in run('evaluate.py', f'--out_dir={tmp_path}/folds', '--split=val').out, 'there each fold has its own'
     against = run('evaluate.py', f'--out_dir={tmp_path}/folds', f'--against={tmp_path}/folds').last
     assert against['against']['mcnemar_p'] == 1 and against['out_of_fold_macro_f1'] == folds['out_of_fold_macro_f1']
 

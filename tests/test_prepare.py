@@ -299,8 +299,24 @@ def test_jsonl_is_read(tmp_path):
     ]
 
 
+def test_columns_of_one_name_and_keys_that_come_late_are_kept(tmp_path):
+    """The last of two columns named text was read, and the first was gone; so was what the first line of a JSONL lacks."""
+    (tmp_path / 'x.csv').write_text('text,id,text\nfirst,1,second\n')
+    assert [row for _, row, _ in read_rows(f'{tmp_path}/x.csv')] == [{'text': 'first', 'id': '1', 'text.2': 'second'}]
+    (tmp_path / 'x.jsonl').write_text('{"text": "a"}\n{"text": "b", "more": 1}\n[1]\n')
+    *rows, (_, _, why) = read_rows(f'{tmp_path}/x.jsonl')
+    assert [row for _, row, _ in rows] == [{'text': 'a'}, {'text': 'b', 'more': '1'}] and why == 'not a JSON object'
+
+
 # -----------------------------------------------------------------------------
 # what the user can mend
+
+
+def test_a_test_file_of_no_use_is_no_test_file_left_out(tmp_path):
+    """Else a run ends without a test, and without a word."""
+    (tmp_path / 'test.csv').write_text('body,mood\nfine,splendid\n')
+    with pytest.raises(ValueError, match='test.csv: none of its rows can be used.*splendid.*unknown'):
+        prepare(settings(tmp_path, some_file(tmp_path), test_file=f'{tmp_path}/test.csv'))
 
 
 @pytest.mark.parametrize(
