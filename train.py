@@ -200,8 +200,8 @@ if __name__ == '__main__':
             model = Transformer(Config(**(last['config'] if last else ours | {'vocab_size': n_vocab})))
         model.reinit(reinit)
         model.freeze(freeze)
-        if n_vocab > model.config.vocab_size:
-            raise ValueError(f'tokenizer {config["tokenizer"]} has more tokens than {source} has embeddings; leave it out')
+        if source and (tokenizer.startswith('bpe') or n_vocab > model.config.vocab_size):  # bpe<N> is learned from our texts
+            raise ValueError(f'{source} does not know the tokens of {config["tokenizer"]}; set --tokenizer=auto, its own')
         if lm_weight and (sparse_rows or not model.config.causal):
             raise ValueError(f'lm_weight={lm_weight} wants a causal model, and sparse_rows=False; change these, or set it to 0')
         os.makedirs(out_dir, exist_ok=True)
