@@ -202,8 +202,8 @@ if __name__ == '__main__':
         model.freeze(freeze)
         if source and (tokenizer.startswith('bpe') or n_vocab > model.config.vocab_size):  # bpe<N> is learned from our texts
             raise ValueError(f'{source} does not know the tokens of {config["tokenizer"]}; set --tokenizer=auto, its own')
-        if lm_weight and (sparse_rows or not model.config.causal):
-            raise ValueError(f'lm_weight={lm_weight} wants a causal model, and sparse_rows=False; change these, or set it to 0')
+        if lm_weight and not model.config.causal or sparse_rows and (lm_weight or world > 1 and head_epochs):
+            raise ValueError('lm_weight wants a causal model; sparse_rows no lm_weight, and no head_epochs under torchrun')
         os.makedirs(out_dir, exist_ok=True)
     except (ValueError, OSError) as e:
         stop(f'{e}; check --out_dir and --init_from' if getattr(e, 'errno', None) else str(e))  # errno: the system's own
