@@ -83,6 +83,8 @@ def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
     On a CPU each thread has batches of its own and waits for no other after each operation: with two, 1.2 times as fast.
     """
     device, was_training, threads = model.wte.weight.device, model.training, torch.get_num_threads()
+    if device.type == 'cpu':
+        keep_memory()  # also for the training that train.py begins after a first prediction
     model.eval()
     net = model if dtype == torch.float32 else copy.deepcopy(model)
     for module in net.modules():
@@ -115,8 +117,9 @@ def keep_memory(keep=True):
     """
     What a step has freed stays at hand for the next, of any thread. glibc gives large blocks back to the kernel, which clears
     them anew page by page: 2,000 to 7,000 pages in a step of MiniLM, 50,000 to 300,000 in one of GPT-2's shape, 2 to 17 % of
-    the time, and a fifth in predict, where threads have heaps of their own. The peak stays. keep=False: about what glibc comes
-    to by itself. https://man7.org/linux/man-pages/man3/mallopt.3.html
+    the time, and a fifth in predict, where threads have heaps of their own. The peak stays. Not before tokenizing: its threads
+    are a sixth slower with one heap. keep=False: about what glibc comes to by itself, but for that heap, if there were threads.
+    https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if platform.libc_ver()[0] == 'glibc':
         trim_threshold, mmap_threshold, mmap_max, arena_max = -1, -3, -4, -8

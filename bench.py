@@ -220,14 +220,14 @@ if __name__ == '__main__':
             runs['infer']['pipeline'], runs['prepare']['datasets.map'] = pipeline(), prepare_theirs
     result = dict(device=device, dtype=str(ptdtype), model=model, data=dataset, batch_size=batch_size, rows=len(split))
     result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
-    for kind in sorted(what.split(), reverse=True):  # train before infer
+    for kind in sorted(what.split(), key='prepare train infer'.find):
         if kind == 'infer' and peer:  # as training has left them: the answers of a fresh head hang by a hair
             ours, net = both().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
             if device == 'cpu' and find_spec('onnxruntime') and find_spec('onnx'):
                 runs['infer']['ONNX Runtime'] = onnx()
         found = {name: [] for name in runs[kind]}
         for name, run in list(runs[kind].items()) * turns:
-            keep_memory(name == 'ours')  # theirs runs as it would without us
+            keep_memory(name == 'ours' and kind != 'prepare')  # theirs runs as it would without us
             seen, tick = [], clock()  # of each batch: lengths, cells
             answers[name] = run()
             seconds = answers[name] if kind == 'train' else clock() - tick

@@ -20,7 +20,7 @@ import sys
 import numpy as np
 import torch
 
-from batches import keep_memory, predict
+from batches import predict
 from configurator import configure, stop
 from metrics import (
     TAGS,
@@ -68,8 +68,6 @@ def choose_machine(device='auto', dtype='float32', trained=''):
         raise ValueError(f'dtype={dtype} is unknown; choose auto, float32, bfloat16 or float16')
     if device == 'cuda':
         device += f':{os.getenv("LOCAL_RANK", "0")}'  # one GPU to each process of torchrun
-    if device == 'cpu':
-        keep_memory()
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
