@@ -267,8 +267,8 @@ def several(config, free):
     """What --seeds or --folds ask for: train.py once for each, one after the other, as far as it is not done; then leaves."""
     kind, n, each = 'fold' if config['folds'] else 'seed', config['folds'] or config['seeds'], []
     if 'RANK' in os.environ or n < 2 or config['seeds'] and config['folds']:
-        runs = f'{kind}s={n} are two or more runs, one after the other, without torchrun'
-        stop(f'{runs}; set --seed or --fold for a single one, and seeds or folds, not both')
+        meant = f'{kind}s={n} are two or more runs, one after the other, without torchrun'
+        stop(f'{meant}; set --seed or --fold for a single one, and seeds or folds, not both')
     for k in range(1, n + 1):
         run = os.path.join(config['out_dir'], f'{kind}-{k}')
         args = [*sys.argv, f'--out_dir={run}', '--seeds=0', f'--{kind}={k}']
