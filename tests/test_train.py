@@ -39,7 +39,8 @@ def assert_same_weights(a, b):
 
 def kill_after(args, out_dir, iters):
     """train.py with kill -9 as soon as it has written last.pt and logged so many iterations."""
-    process = subprocess.Popen([sys.executable, f'{ROOT}/train.py', *args], stdout=subprocess.DEVNULL)
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}  # as run has it: other threads, other last bits
+    process = subprocess.Popen([sys.executable, f'{ROOT}/train.py', *args], env=env, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         if os.path.exists(out_dir / 'last.pt') and (
             not iters or f'"iter": {iters},' in (out_dir / 'metrics.jsonl').read_text()
