@@ -273,7 +273,9 @@ def several(config, free):
         run = os.path.join(config['out_dir'], f'{kind}-{k}')
         args = [*sys.argv, f'--out_dir={run}', '--seeds=0', f'--{kind}={k}']
         done, last = (os.path.join(run, name) for name in ('summary.json', 'last.pt'))
-        if not os.path.exists(done) or (os.path.exists(last) and os.path.getmtime(last) > os.path.getmtime(done)):  # begun anew
+        if os.path.exists(done) and os.path.exists(last) and os.path.getmtime(last) > os.path.getmtime(done):
+            os.remove(done)  # of a run that has been begun anew since, and broke off
+        if not os.path.exists(done):
             args += ['--init_from=resume'] * os.path.exists(last)
             print(f'{kind} {k} of {n}: {run}', flush=True)
             child = subprocess.Popen([sys.executable, *args], start_new_session=True)  # Ctrl-C reaches it once, from here

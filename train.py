@@ -203,7 +203,7 @@ if __name__ == '__main__':
         if source and (tokenizer.startswith('bpe') or n_vocab > model.config.vocab_size):  # bpe<N> is learned from our texts
             raise ValueError(f'{source} does not know the tokens of {config["tokenizer"]}; set --tokenizer=auto, its own')
         if lm_weight and not model.config.causal or sparse_rows and (lm_weight or world > 1 and head_epochs):
-            raise ValueError('lm_weight wants a causal model; sparse_rows no lm_weight, and no head_epochs under torchrun')
+            raise ValueError('lm_weight wants a causal model; sparse_rows no lm_weight, nor head_epochs in torchrun; drop one')
         os.makedirs(out_dir, exist_ok=True)
     except (ValueError, OSError) as e:
         stop(f'{e}; check --out_dir and --init_from' if getattr(e, 'errno', None) else str(e))  # errno: the system's own
