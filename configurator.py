@@ -35,9 +35,9 @@ def configure(settings, argv=None):
     if {'-h', '--help'} & set(argv := sys.argv[1:] if argv is None else argv):
         with open(settings['__file__'], encoding='utf-8') as f:  # the top of the script is the documentation
             top = re.split(r'^\s*(?:\w+ *= *)?configure\(', f.read(), maxsplit=1, flags=re.M)[0]
-        for head, key, rest in re.findall(r'^(?:(# *\w.*)\n)?(\w+) *= *(.*)$', top, flags=re.M):
-            print((f'\n{head}\n' * bool(head) + f'  --{key}={rest}\n') * (key in old), end='')
-        raise SystemExit(0)
+        found = re.findall(r'^(?:(# *\w.*)\n)?(\w+) *= *(.*)$', top, flags=re.M)
+        lines = [f'\n{head}\n' * bool(head) + f'  --{key}={rest}\n' for head, key, rest in found if key in old]
+        raise SystemExit(print(''.join(lines), end='', flush=True))  # at once: "| head" may not wait for more
     for arg, after in zip(argv, [*argv[1:], 'value']):
         key, equals, text = arg.removeprefix('--').partition('=')
         is_file = arg.endswith('.py') and arg[0] != '-'

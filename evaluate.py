@@ -30,12 +30,13 @@ from metrics import (
     macro_f1,
     macro_f1_ci,
     metrics,
-    precision_recall_f1,
+    per_class,
     show,
     show_summary,
     softmax,
     tags,
     wilson,
+    write_json,
 )
 from model import Config, Transformer
 from prepare import CLEANING, Split, clean, find_raw, prepare, read_json, read_rows, truncate
@@ -196,7 +197,8 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
     known = set(baseline.get('words', ())) or None
     marks = [tags(clean(text, **cleaning), length > block_size, known) for text, length in zip(texts, lengths)]
 
-    m = {'run': out_dir, 'split': split * (not input), 'input': input} | metrics(logits, y, labels)
+    m = {'run': out_dir, 'split': split * (not input), 'input': input, 'device': device, 'dtype': str(ptdtype)}
+    m |= metrics(logits, y, labels)
     m |= {'ece': ece(softmax(logits), y), 'ece_calibrated': ece(p, y), 'temperature': temperature, 'coverage': []}
     for threshold in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         sure = confidence >= threshold
@@ -221,8 +223,7 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
                 row = [records[i], safe(texts[i]), safe(labels[y[i]]), safe(labels[guess[i]]), *(f'{x:.5f}' for x in numbers)]
                 out.writerow([*row, lengths[i], lengths[i] > block_size, ' '.join(marks[i]), *(f'{x:.5f}' for x in logits[i])])
     m['files'] = {name: path + ('.json' if name == 'evaluation' else '.csv') for name, path in names.items()}
-    with open(m['files']['evaluation'], 'w', encoding='utf-8') as f:
-        json.dump(m, f, indent=1)
+    write_json(m['files']['evaluation'], m, indent=1)
     return m
 
 
@@ -303,12 +304,11 @@ def summary(out_dir, each):
         values = [x[name] for x in each]
         m |= {name: float(np.mean(values)), f'{name}_sd': float(np.std(values, ddof=1)), f'{name}_each': values}
     if os.path.basename(each[0]['run']).startswith('fold-') and each[0]['split'] == 'test':  # each row but once
-        names = each[0]['labels']
         total = np.sum([x['confusion'] for x in each], axis=0)
         m |= {'n': int(total.sum()), 'out_of_fold_accuracy': float(np.trace(total) / total.sum())}
         m |= {'out_of_fold_accuracy_ci': [round(x, 4) for x in wilson(np.trace(total), total.sum())]}
         m |= {'out_of_fold_macro_f1': float(macro_f1(total)), 'out_of_fold_macro_f1_ci': macro_f1_ci(total)}
-        m['recall'] = dict(zip(names, precision_recall_f1(total)[1].round(4).tolist()))
+        m |= {'confusion': total.tolist(), 'per_class': per_class(total, each[0]['labels'])}
         bags = [x['baseline'].get('bag_of_words') for x in each]
         if all(bags):
             m['out_of_fold_bag_of_words_macro_f1'] = float(macro_f1(np.sum([x['confusion'] for x in bags], axis=0)))

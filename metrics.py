@@ -82,6 +82,12 @@ def wilson(hits, n, z=1.959964):
     return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
 
 
+def per_class(table, labels):
+    """A confusion table (K, K), K label names -> {label: its precision, recall, f1, support}, plain numbers."""
+    columns = zip(labels, *precision_recall_f1(table), table.sum(axis=1), strict=True)
+    return {label: dict(precision=float(p), recall=float(r), f1=float(f), support=int(n)) for label, p, r, f, n in columns}
+
+
 def metrics(logits, targets, labels):
     """
     logits (n, K), targets (n,), K label names -> a dict of plain numbers, ready for JSON. macro_f1 is the mean over the
@@ -91,10 +97,8 @@ def metrics(logits, targets, labels):
     n, K = logits.shape
     predictions, targets = logits.argmax(axis=1), np.asarray(targets, dtype=np.int64)
     table = confusion(targets, predictions, K)
-    precision, recall, f1 = precision_recall_f1(table)
     hits = int(np.trace(table))
     nll = -np.log(np.maximum(softmax(logits)[np.arange(n), targets], 1e-300))  # (n,)
-    columns = zip(labels, precision, recall, f1, table.sum(axis=1), strict=True)
     return {
         'n': n,
         'accuracy': hits / max(n, 1),
@@ -103,10 +107,7 @@ def metrics(logits, targets, labels):
         'macro_f1_ci': macro_f1_ci(table) if n else [0.0, 1.0],
         'nll': float(nll.mean()) if n else 0.0,
         'balanced_nll': float(np.mean([nll[targets == k].mean() for k in np.unique(targets)])) if n else 0.0,
-        'per_class': {
-            label: {'precision': float(p), 'recall': float(r), 'f1': float(f), 'support': int(s)}
-            for label, p, r, f, s in columns
-        },
+        'per_class': per_class(table, labels),
         'confusion': table.tolist(),
     }
 
@@ -231,7 +232,7 @@ def show_data(report):
 
 def show(m):
     """One judgement for people."""
-    print(f'\n{m["dataset"]}, {m["input"] or m["split"]}:\n{table(m, m["labels"])}')
+    print(f'\n{m["dataset"]}, {m["input"] or m["split"]}; {m["device"]}, {m["dtype"]}:\n{table(m, m["labels"])}')
     for name, b in m['baseline'].items():
         if b:
             print(f'{name.replace("_", " "):14} accuracy {b["accuracy"]:.3f}   macro-F1 {b["macro_f1"]:.3f}')
@@ -317,6 +318,13 @@ def fit(texts, labels, n_class, C=1.0):
     return predict, [gram for gram in vocab if ' ' not in gram]
 
 
+def write_json(path, what, indent=None):
+    """Whole or not at all, under a name of its own first: two runs may end at once."""
+    with open(own := f'{path}.{os.getpid()}', 'w', encoding='utf-8') as f:
+        f.write(json.dumps(what, indent=indent) + '\n')
+    os.replace(own, path)
+
+
 def fitted(folder, splits, tokenizer):
     """
     A prepared folder, its splits, its tokenizer -> {'majority' and 'bag_of_words': {split: figures}, 'words': those of the
@@ -340,9 +348,7 @@ def fitted(folder, splits, tokenizer):
             m = metrics(logits, y, labels)
             recall = {label: x['recall'] for label, x in m['per_class'].items()}
             found[model][name] = {key: m[key] for key in ('n', 'accuracy', 'macro_f1', 'confusion')} | {'recall': recall}
-    with open(own := f'{path}.{os.getpid()}', 'w', encoding='utf-8') as f:  # two runs may end at once
-        json.dump(found, f)
-    os.replace(own, path)
+    write_json(path, found)
     return found
 
 

@@ -85,7 +85,7 @@ def classify_file(path, column, out):
             print(f'{path} line {line}: {reason}; left out', file=sys.stderr)
         broken, chunk = broken + len(odd), [row for _, row, reason in chunk if not reason]
         if writer is None and chunk:
-            header = list(chunk[0])
+            header = list(chunk[-1])  # of a JSONL, which may have keys that its first row lacks
             if column not in header:
                 stop(f'{path}: there is no column {column!r}; set --text_column to one of {", ".join(header)}')
             new = [next(x for k in itertools.count() if (x := 'predicted_' * k + name) not in header) for name in NEW]

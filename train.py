@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ import torch.distributed as dist
 from batches import Recorded, epoch_batches, get_batch, predict
 from configurator import configure, stop
 from evaluate import choose_machine, conclude, resume_run, save_run, several, wandb_plots
-from metrics import fit_temperature, imbalance, metrics
+from metrics import fit_temperature, imbalance, metrics, write_json
 from model import Config, Transformer
 from prepare import Split, prepare, read_json
 from pretrained import Unreachable, find
@@ -294,7 +295,7 @@ if __name__ == '__main__':
     recorded = Recorded(lambda *batch: update(batch)) if recording else None
 
     # with weights and optimizer all that last.pt needs: texts come by (seed, epoch), dropout by (seed, iter, micro-batch)
-    command = last['command'] if last else ' '.join(['python', *sys.argv])
+    command = last['command'] if last else shlex.join(['python', *sys.argv])
     run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
     if last:
         run = last['run']
@@ -374,7 +375,7 @@ if __name__ == '__main__':
             save_last()
         if signalled:
             stopped = 'signal'
-            say(f'stopped at iter {it:,}; to go on: python train.py --out_dir={out_dir} --init_from=resume')
+            say(f'stopped at iter {it:,}; to go on: python train.py {shlex.quote(f"--out_dir={out_dir}")} --init_from=resume')
             break
 
     # the end: the best weights, once over the test split
@@ -386,11 +387,10 @@ if __name__ == '__main__':
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
-    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
-    summary |= dict(seed=seed, fold=fold, command=command)
+    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1), stopped=stopped)
+    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
-        open(os.path.join(out_dir, 'summary.json'), 'w', encoding='utf-8').write(json.dumps(summary) + '\n')
+        write_json(os.path.join(out_dir, 'summary.json'), summary)
     if rank == 0 and wandb_log:
         wandb.summary.update(summary)
         wandb.log(wandb_plots(wandb, judged) if judged else {})

@@ -173,6 +173,9 @@ def test_seeds_and_folds(judged, tmp_path):
     folds = run('train.py', *short, f'--out_dir={tmp_path}/folds', '--folds=3').last
     seen = [row['row'] for k in (1, 2, 3) for row in rows_of(tmp_path / 'folds' / f'fold-{k}' / 'predictions.csv')]
     assert len(seen) == len(set(seen)) == folds['n'] == 240
+    assert folds['out_of_fold_accuracy'] == np.trace(folds['confusion']) / 240
+    supports = [x['support'] for x in folds['per_class'].values()]
+    assert supports == np.sum(folds['confusion'], axis=1).tolist() and sum(supports) == 240
     assert '240 rows once each' in run('evaluate.py', f'--out_dir={tmp_path}/folds').out
     assert 'once' not in run('evaluate.py', f'--out_dir={tmp_path}/folds', '--split=val').out, 'there each fold has its own'
     against = run('evaluate.py', f'--out_dir={tmp_path}/folds', f'--against={tmp_path}/folds').last

@@ -160,6 +160,18 @@ def test_other_tables_in_and_out(moved, tmp_path, ending):
     assert len(lines) == 5 + (ending == 'tsv') and all('label' in json.loads(x) for x in lines if ending == 'jsonl')
 
 
+def test_keys_that_a_first_row_lacks_are_kept(moved, tmp_path):
+    """A JSONL's rows may differ, and one may have a label of its own."""
+    rows = [{'body': 'late and awful'}, {'body': 'lovely thanks', 'label': 'mine', 'from': 'Ann'}]
+    (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    for ending in ('csv', 'jsonl'):
+        out = tmp_path / f'out.{ending}'
+        run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.jsonl', f'--output={out}')
+        found = rows_of(out) if ending == 'csv' else [json.loads(x) for x in out.read_text(encoding='utf-8').splitlines()]
+        assert [(row.get('label') or '', row.get('from') or '') for row in found] == [('', ''), ('mine', 'Ann')]
+        assert [row['predicted_label'] for row in found] == ['bad', 'good']
+
+
 def test_a_broken_row_costs_itself_and_a_wrong_column_one_line(moved, tmp_path):
     """And a table that already has a column named label keeps it."""
     (tmp_path / 'rows.csv').write_text('label,body\nx,late and awful\ny,too,many\nz,lovely thanks\n', encoding='utf-8')

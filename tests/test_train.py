@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -195,7 +196,7 @@ def test_rows_that_rest_are_resumed_too(trained, tmp_path):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(trained, tmp_path, number):
     """The machine is wanted back: finish the step, write last.pt, exit 0; the words it prints must work as they are."""
-    args = [*trained.args, '--out_dir=run', '--class_weight=sqrt', '--lm_weight=0.1']
+    args = [*trained.args, '--out_dir=my runs/1', '--class_weight=sqrt', '--lm_weight=0.1']
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen(
         [sys.executable, f'{ROOT}/train.py', *args], env=env, stdout=subprocess.PIPE, text=True, cwd=tmp_path
@@ -206,12 +207,13 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(trained, tmp_path, n
             break
     out = process.communicate(timeout=60 * SLOW)[0]
     assert process.returncode == 0 and json.loads(out.strip().rpartition('\n')[2])['stopped'] == 'signal'
-    saved = torch.load(tmp_path / 'run/last.pt', weights_only=True)['run']['iter']
-    assert 30 <= saved < 162
+    saved = torch.load(tmp_path / 'my runs/1/last.pt', weights_only=True)
+    assert 30 <= saved['run']['iter'] < 162
+    assert shlex.split(saved['command'])[2:] == args, 'what made it, to be typed again'
     command = re.search(r'to go on: python train.py (.*)', out)[1]
-    resumed = run('train.py', *command.split(), cwd=tmp_path).last
+    resumed = run('train.py', *shlex.split(command), cwd=tmp_path).last
     assert resumed['test'] == trained.result.last['test'] and resumed['stopped'] == 'max'
-    assert_same_weights(f'{trained.out_dir}/best.pt', tmp_path / 'run/best.pt')
+    assert_same_weights(f'{trained.out_dir}/best.pt', tmp_path / 'my runs/1/best.pt')
 
 
 def test_patience_stops_early(trained, tmp_path):
