@@ -143,8 +143,8 @@ if __name__ == '__main__':
         most = 1 if 'dropout' in key or key in ('label_smoothing', 'beta1', 'beta2') else math.inf
         if isinstance(value, (int, float)) and not (0 < value < most or value == 0 and key not in POSITIVE.split()):
             stop(f'{key}={value} is out of range; give it a positive number{" below 1" * (most == 1)}')
-    if keep_layers and init_from == 'scratch':
-        stop(f'keep_layers={keep_layers} is for a checkpoint, as init_from names it; from scratch set n_layer')
+    if keep_layers and init_from == 'scratch' or head_lr and not learning_rate:
+        stop(f'keep_layers={keep_layers} wants a checkpoint (from scratch set n_layer); head_lr={head_lr} a learning_rate')
 
     # a checkpoint to go on from, with its own settings; machine
     try:

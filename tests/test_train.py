@@ -313,13 +313,14 @@ MISTAKES = {
     '--device=cuda': '--device=cpu',
     '--init_from=gpt5': 'none of scratch, resume, gpt2',
     '--keep_layers=2': 'from scratch set n_layer',
+    '--head_lr=0.1 --learning_rate=0': 'head_lr=0.1 a learning_rate',
 }
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)
 def test_a_mistake_costs_one_line(trained, tmp_path, mistake):
     """What, where, remedy; exit status 2; no traceback, and nothing written over."""
-    result = run('train.py', *trained.args, f'--out_dir={tmp_path}/run', mistake, status=2)
+    result = run('train.py', *trained.args, f'--out_dir={tmp_path}/run', *mistake.split(), status=2)
     lines = [line for line in result.err.splitlines() if not line.startswith('preparing')]
     assert len(lines) == 1 and MISTAKES[mistake] in lines[0], result.err
     assert not os.path.exists(tmp_path / 'run/last.pt')
