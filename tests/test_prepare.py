@@ -576,6 +576,7 @@ def test_a_column_that_tells_the_label_is_found_and_an_id_is_not():
     assert guess(*[(str(i), 'xy'[i % 2]) for i in range(100)]) == 0, 'an id is right only about itself'
     assert guess(*[('a', 'x')] * 5, *[('b', 'y')] * 4, ('c', 'y')) == 0.9
     assert guess(('a', 'x'), ('a', 'y'), ('b', 'x'), ('b', 'y')) == 0
+    assert guess(*[('a', 'x')] * 2, ('a', 'y'), ('a', 'z')) == pytest.approx(2 / 3 / 4), 'each x sees three alike'
     assert guess(('a', 'x'), ('a', 'x'), ('a', 'y')) == pytest.approx(1 / 3), 'each x sees an x and a y: right half the time'
     if RAW and os.path.exists(path := os.path.join(RAW, 'customer_service', 'train.csv')):
         found = [(row['issue_sub_category'], row['customer_sentiment']) for _, row, _ in read_rows(path)]

@@ -1,6 +1,7 @@
 # python -m pytest tests/test_pretrained.py
 """A checkpoint must give the very numbers that its makers' code gives, or be refused by name; nothing in between."""
 
+import contextlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from conftest import SLOW, in_time, run
 import families
 import model as ours
 import pretrained
+from families import check_tokens
 from model import Config, Transformer
 
 transformers = pytest.importorskip('transformers')
@@ -33,6 +35,7 @@ SIZES = {
 }
 SIZES['bert'] |= dict(intermediate_size=80)
 SIZES['roberta'] = SIZES['bert'] | dict(max_position_embeddings=T + 2, type_vocab_size=1, layer_norm_eps=1e-5)
+GPT2 = dict(kind='bpe', name='gpt2', text='')
 NAMES = dict(gpt2='GPT2', bert='Bert', distilbert='DistilBert', roberta='Roberta')
 
 
@@ -433,6 +436,9 @@ def test_labels_come_with_the_head(family, tmp_path):
     other = Transformer.from_pretrained(str(tmp_path), 3).loaded
     assert other['labels'] is None and 'head' in other['fresh'] and 'pooler' not in other['fresh']
     assert any('2 labels' in note and '3' in note for note in other['notes']), other
+    theirs = json.loads((tmp_path / 'config.json').read_text()) | {'id2label': {'0': 0, '1': 1}}
+    (tmp_path / 'config.json').write_text(json.dumps(theirs))
+    assert Transformer.from_pretrained(str(tmp_path), 2, labels=['1', '0']).loaded['labels'] == ['1', '0']
     assert other['dropped'] == {'gpt2': ['score'], 'roberta': ['classifier.out_proj']}.get(family, ['classifier'])
 
 
@@ -517,6 +523,7 @@ def test_config_json_is_obeyed(family, changes, tmp_path):
         ('gpt2', 'scale_attn_by_inverse_layer_idx', True),
         ('gpt2', 'scale_attn_weights', False),
         ('gpt2', 'add_cross_attention', True),
+        ('gpt2', 'is_causal', False),
         ('bert', 'hidden_act', 'silu'),
         ('bert', 'position_embedding_type', 'relative_key'),
         ('roberta', 'is_decoder', True),
@@ -588,7 +595,10 @@ def test_one_familys_file_is_not_anothers(tmp_path):
         Transformer.from_pretrained(str(tmp_path), 3)
 
 
-@pytest.mark.parametrize('damage', ['cut', 'empty', 'pointer', 'header', 'no weights', 'a shard gone', 'json', 'code'])
+DAMAGES = ['cut', 'empty', 'pointer', 'header', 'no weights', 'a shard gone', 'no shards', 'json', 'a list', 'code']
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
 def test_damaged_folders_are_named(damage, tmp_path):
     make(tmp_path, 'bert')
     weights = tmp_path / 'model.safetensors'
@@ -602,14 +612,16 @@ def test_damaged_folders_are_named(damage, tmp_path):
         weights.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n')
     elif damage == 'header':
         weights.write_bytes(good.replace(b'"F32"', b'"F99"', 1))
-    elif damage == 'json':
+    elif damage in ('json', 'a list'):
         where = tmp_path / 'config.json'
-        where.write_text('{"model_type": "bert"')
+        where.write_text('{"model_type": "bert"' if damage == 'json' else '[1]')
     else:
         weights.unlink()
         where = tmp_path
         if damage == 'a shard gone':
             (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': 'gone.safetensors'}}))
+        if damage == 'no shards':
+            (tmp_path / 'model.safetensors.index.json').write_text('{}')
         if damage == 'code':  # a pickle that would run a command
             where = tmp_path / 'pytorch_model.bin'
             torch.save({'a': Evil()}, where)
@@ -617,6 +629,28 @@ def test_damaged_folders_are_named(damage, tmp_path):
         Transformer.from_pretrained(str(tmp_path), 3)
     assert str(where) in str(e.value) and '\n' not in str(e.value)
     assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize(
+    'state, vocab, n_vocab, good',
+    [
+        (GPT2, None, 50257, True),  # a folder without tokenizer.json: taken on trust
+        (GPT2, {'Ġthe': 262, 'ĠSolidGoldMagikarp': 43453}, 50257, True),
+        (GPT2, {'Ġthe': 262, 'Ġder': 43453}, 50257, False),  # dbmdz/german-gpt2 and many more
+        (GPT2, [['▁the', -3.5]], 50257, False),
+        (GPT2, None, 60001, False),
+        (dict(kind='bpe', name='bpe2048', text=''), None, 2048, False),  # learned from our texts
+        (dict(kind='json', name='a', text='{"model": {"vocab": {"a": 0}}}'), {'a': 0}, 1, True),
+        (dict(kind='json', name='a', text='{"model": {"vocab": {"a": 0}}}'), {'b': 0, 'a': 1}, 1, False),
+        (dict(kind='json', name='a', text='{"model": {"vocab": {"a": 0}}}'), {'a': 0}, 60001, False),  # an added token
+    ],
+)
+def test_tokens_of_another_vocabulary_are_refused(state, vocab, n_vocab, good, tmp_path):
+    """All its ids are within the table, so nothing breaks: it learns from words that it takes for others."""
+    if vocab is not None:
+        (tmp_path / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': vocab}}))
+    with contextlib.nullcontext() if good else pytest.raises(ValueError, match='--tokenizer=auto'):
+        check_tokens(str(tmp_path), state, n_vocab, 60000)
 
 
 class Evil:

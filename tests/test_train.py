@@ -172,6 +172,33 @@ def test_killed_and_resumed_equals_uninterrupted(trained, tmp_path, after):
     assert log_of(tmp_path) == log_of(trained.out_dir) and resumed.last['test'] == trained.result.last['test']
 
 
+def test_killed_again_as_soon_as_it_goes_on(trained, tmp_path):
+    """What was logged before is on the disk when the new log takes the old one's place, not in some buffer."""
+    args, log = [*trained.args, f'--out_dir={tmp_path}'], tmp_path / 'metrics.jsonl'
+    kill_after(args, tmp_path, 60)
+    saved, old = torch.load(tmp_path / 'last.pt', weights_only=True)['run']['iter'], os.stat(log).st_ino
+    kept = [x for x in log_of(tmp_path) if x['iter'] <= saved]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    command = [sys.executable, f'{ROOT}/train.py', *args, '--init_from=resume', '--log_interval=1000']
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        if os.stat(log).st_ino != old:
+            process.kill()
+        time.sleep(0.01)
+    assert process.returncode == -signal.SIGKILL and saved == 54
+    assert kept and log_of(tmp_path)[: len(kept)] == kept
+
+
+def test_a_run_without_an_evaluation_has_no_test(trained, tmp_path):
+    """A best.pt that lies there is of an older run, and its score no other's."""
+    shutil.copytree(trained.out_dir, tmp_path / 'run')
+    last = torch.load(tmp_path / 'run/last.pt', weights_only=True)
+    last['run'] |= dict(iter=9, best=None, bad_evals=0)
+    torch.save(last, tmp_path / 'run/last.pt')
+    found = run('train.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_iters=5').last
+    assert found['best'] is None and found['test'] is None and found['stopped'] == 'max'
+
+
 def test_an_adversary_makes_the_loss_of_the_very_first_step_grow(trained, tmp_path):
     """By as much as a text's embeddings may move; in the other direction it would shrink, and training learn less."""
     losses = []
@@ -313,7 +340,8 @@ MISTAKES = {
     '--device=cuda': '--device=cpu',
     '--init_from=gpt5': 'none of scratch, resume, gpt2',
     '--keep_layers=2': 'from scratch set n_layer',
-    '--head_lr=0.1 --learning_rate=0': 'head_lr=0.1 a learning_rate',
+    '--head_lr=0.1 --learning_rate=0': 'a learning_rate',
+    '--sparse_rows=True --learning_rate=0': 'a learning_rate',
 }
 
 
