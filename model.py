@@ -254,9 +254,10 @@ class Transformer(nn.Module):
 
     def reinit(self, n_layer):
         """Draw the top n_layer blocks anew: the last layers of a pretrained net are the most wedded to its old task."""
-        if n_layer > len(self.h):
-            raise ValueError(f'reinit={n_layer}, but the model has {len(self.h)} layers; set it to fewer')
-        for block in self.h[len(self.h) - n_layer :]:
+        top = self.h[len(self.h) - n_layer :]
+        if n_layer > len(self.h) or not all(p.requires_grad for p in top.parameters()):  # what is frozen could not learn
+            raise ValueError(f'reinit={n_layer}, but the model has {len(self.h)} layers, less those of freeze; set it to fewer')
+        for block in top:
             block.apply(self._init_weights)
             for ln in (block.ln_1, block.ln_2):
                 ln.reset_parameters()

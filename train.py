@@ -200,8 +200,8 @@ if __name__ == '__main__':
             model = Transformer.from_pretrained(source, labels=labels, keep_layers=keep_layers, **ours)
         else:
             model = Transformer(Config(**(last['config'] if last else ours | {'vocab_size': n_vocab})))
-        model.reinit(reinit)
         model.freeze(freeze)
+        model.reinit(reinit)
         if source:
             check_tokens(source, tokenizer_state, n_vocab, model.config.vocab_size)
         if lm_weight and not model.config.causal or sparse_rows and (lm_weight or world > 1 and head_epochs):

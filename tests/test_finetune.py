@@ -128,12 +128,13 @@ def test_a_run_from_a_checkpoint_resumes(hub, tuned, tmp_path):
         ('--block_size=64', 'block_size 64 is more than the 40 positions'),
         ('--freeze=4', '3 layers'),
         ('--reinit=4', '3 layers'),
+        ('--reinit=2 --freeze=2', 'less those of freeze'),  # layers of chance, never to learn
         ('--tokenizer=bpe300', '--tokenizer=auto'),  # of fewer tokens than embeddings it trained, on words that meant others
         ('--pool=middle', 'auto last first mean'),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(hub, tuned, flag, words, tmp_path):
-    done = run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}', *tuned.args, flag, status=2)
+    done = run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}', *tuned.args, *flag.split(), status=2)
     lines = [line for line in done.err.splitlines() if not line.startswith('preparing')]
     assert len(lines) == 1 and words in lines[0], done.err
 
