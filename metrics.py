@@ -233,7 +233,7 @@ def show_data(report):
 
 def show(m):
     """One judgement for people."""
-    print(f'\n{m["dataset"]}, {m["input"] or m["split"]}; {m["device"]}, {m["dtype"]}:\n{table(m, m["labels"])}')
+    print(f'\n{m["device"]}, {m["dtype"]}; {m["dataset"]}, {m["input"] or m["split"]}:\n{table(m, m["labels"])}')
     for name, b in m['baseline'].items():
         if b:
             print(f'{name.replace("_", " "):14} accuracy {b["accuracy"]:.3f}   macro-F1 {b["macro_f1"]:.3f}')

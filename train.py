@@ -379,16 +379,16 @@ if __name__ == '__main__':
             break
 
     # the end: the best weights, once over the test split
-    judged = test = None
-    if stopped != 'signal' and run['best'] and 'test' in splits and rank == 0:
-        judged = conclude(out_dir, device=device, dtype=dtype)
-        recall = {label: x['recall'] for label, x in judged['per_class'].items()}
-        test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall}
+    whole = stopped != 'signal' and run['best'] and 'test' in splits and rank == 0
+    judged = conclude(out_dir, device=device, dtype=dtype) if whole else {}
+    recall = {label: x['recall'] for label, x in judged.get('per_class', {}).items()}
+    test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall} if judged else None
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
     summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
     summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1), stopped=stopped)
-    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), seed=seed, fold=fold, command=command)
+    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
+    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
+    summary |= dict(seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
         write_json(os.path.join(out_dir, 'summary.json'), summary)
     if rank == 0 and wandb_log:
