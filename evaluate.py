@@ -260,8 +260,8 @@ def read_predictions(out_dir, split, input):
 def runs(out_dir):
     """out_dir itself, or the runs below it that --seeds made, or else --folds: they were tested on other texts"""
     found = [glob.glob(os.path.join(glob.escape(out_dir), f'{kind}-*')) for kind in ('seed', 'fold')]
-    some = [path for path in found[0] or found[1] if path.rpartition('-')[2].isdigit()]
-    return sorted(some, key=lambda path: int(path.rpartition('-')[2])) or [out_dir]
+    seeds, folds = ([path for path in some if path.rpartition('-')[2].isdigit()] for some in found)
+    return sorted(seeds or folds, key=lambda path: int(path.rpartition('-')[2])) or [out_dir]
 
 
 def several(config, free):

@@ -199,8 +199,8 @@ def find(name):
             return False
 
     url = f'{endpoint()}/{repo}/resolve/{revision}'
-    found = get('config.json') and families.read_config(own) and (get('tokenizer.json') or True)  # we cannot use all
-    found = found and next((file for file in WEIGHTS if get(file, digest)), '')
+    found = get('config.json') and families.read_config(own) and (get('tokenizer.json') or True)
+    found = found and next((file for file in WEIGHTS if get(file, digest)), '')  # large, so only where config.json will do
     if not found or not all(map(get, shards(own, found))):
         raise ValueError(f'{url} does not hold config.json and one of {", ".join(WEIGHTS)}; is {name} spelt right?')
     return own
