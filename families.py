@@ -94,8 +94,8 @@ def read_config(folder):
         raise ValueError(f'{path}: model_type={family} is none of {", ".join(FAMILIES)}; choose another checkpoint')
     names = dict(zip(FIELDS['ours'].split(), FIELDS[family].split()))
     fields = {ours: theirs[name] for ours, name in names.items() if theirs.get(name) is not None}
-    if absent := [names[ours] for ours in FIELDS['ours'].split()[:5] if ours not in fields]:
-        raise ValueError(f'{path} does not say {", ".join(absent)}; fetch it again')
+    if absent := [names[ours] for ours in FIELDS['ours'].split()[:5] if type(fields.get(ours)) is not int or fields[ours] < 1]:
+        raise ValueError(f'{path} does not say {", ".join(absent)} in whole numbers; fetch it again')
     odd = [name for name, plain in PLAIN.items() if theirs.get(name, plain) not in (plain, None)]
     odd += [names['gelu']] * (fields.get('gelu', 'gelu') not in GELU)
     odd += ['is_causal'] * (family == 'gpt2' and theirs.get('is_causal') is False)  # the others take no notice of it

@@ -533,6 +533,8 @@ def test_config_json_is_obeyed(family, changes, tmp_path):
         ('bert', 'model_type', 'deberta'),
         ('gpt2', 'n_layer', None),
         ('bert', 'hidden_size', None),
+        ('bert', 'hidden_size', '32'),
+        ('gpt2', 'n_head', 0),
     ],
 )
 def test_unmodelled_settings_are_refused_by_name(family, field, value, tmp_path):
