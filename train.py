@@ -307,7 +307,7 @@ if __name__ == '__main__':
         group |= dict(lr=torch.zeros((), device=device) if recording else 0.0, capturable=device.startswith('cuda'))
     if rank == 0:
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
-        log = open(log_path + '.tmp', 'w', 1, encoding='utf-8')  # by lines: what a kill would take is on the disk
+        log = open(log_path + '.tmp', 'w', 1, encoding='utf-8')  # line by line, so that no kill takes what was logged
         log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])  # later ones come again
         os.replace(log_path + '.tmp', log_path)
         if wandb_log:

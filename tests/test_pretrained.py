@@ -655,6 +655,14 @@ def test_tokens_of_another_vocabulary_are_refused(state, vocab, n_vocab, good, t
         check_tokens(str(tmp_path), state, n_vocab, 60000)
 
 
+@pytest.mark.skipif(not RAW or not os.path.exists(f'{RAW}/gpt2_bpe'), reason='needs GPT-2 vocabulary, in NANOSENTIMENT_RAW')
+def test_gpt2_knows_its_own_tokens(tmp_path):
+    """The two tokens that tell it from others are where the real one has them: README's second command hangs on that."""
+    with open(f'{RAW}/gpt2_bpe/vocab.json', encoding='utf-8') as f:
+        (tmp_path / 'tokenizer.json').write_text(json.dumps({'model': {'vocab': json.load(f)}}))
+    check_tokens(str(tmp_path), GPT2, 50257, 50257)
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ('touch ran',)
