@@ -1,6 +1,6 @@
 """
-How texts get through a net fast: those of like length in batches; on a GPU the step recorded for each shape of them, on a
-CPU a batch to each thread, where nobody learns, and memory that stays.
+How texts get through a net fast: in batches of like length; on a GPU a step is recorded once for each shape of batch and
+replayed; on a CPU each thread predicts a batch of its own, and freed memory is kept for the next step.
 """
 
 import copy
@@ -31,8 +31,8 @@ def epoch_batches(split, size, seed, epoch, even=False):
 
 def pad(texts, most=0):
     """
-    A list of id arrays -> idx (B, T) int64, zeros on the right, and lengths (B,) int64. T is the longest text's length, or,
-    with most, rounded up by 8, from 64 on by a quarter of the power of two below, and at most that.
+    A list of id arrays -> idx (B, T) int64, zeros on the right, and lengths (B,) int64. T is the longest text's length; given
+    most, that rounded up to few sizes, but to no more than most: multiples of 8 to 64, of 16 to 128, of 32 to 256, and so on.
     """
     lengths = torch.tensor([len(ids) for ids in texts])
     T = int(lengths.max())

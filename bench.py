@@ -169,7 +169,7 @@ def prepare_theirs():
     data.map(lambda some: their_tokenizer(some['text']), batched=True, remove_columns=['text']).save_to_disk(tempfile.mkdtemp())
 
 
-def both():
+def twin():
     """Our model with the weights that theirs has now."""
     theirs.save_pretrained(folder := tempfile.mkdtemp())
     return Transformer.from_pretrained(folder, n_class)  # of all positions: a text may come back a token longer than it went
@@ -199,7 +199,7 @@ if __name__ == '__main__':
             shapes['random-bert'] = transformers.BertConfig(**more)
             theirs = make.from_config(shapes[model]) if model in shapes else make.from_pretrained(source, **more)
             their_tokenizer = transformers.AutoTokenizer.from_pretrained(source) if source and dataset != 'synthetic' else None
-            ours = both()
+            ours = twin()
         else:
             own = dict(n_class=n_class, block_size=block_size)
             ours = Transformer.from_pretrained(source, **own) if source else Transformer(Config(vocab_size=8192, **own))
@@ -222,7 +222,7 @@ if __name__ == '__main__':
     result |= dict(threads=torch.get_num_threads(), torch=torch.__version__, peak_matmul_gflops=round(peak(), 1))
     for kind in sorted(what.split(), key='prepare train infer'.find):
         if kind == 'infer' and peer:  # as training has left them: the answers of a fresh head hang by a hair
-            ours, net = both().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
+            ours, net = twin().to(device), copy.deepcopy(theirs).eval().to(ptdtype)
             if device == 'cpu' and find_spec('onnxruntime') and find_spec('onnx'):
                 runs['infer']['ONNX Runtime'] = onnx()
         found = {name: [] for name in runs[kind]}

@@ -37,7 +37,7 @@ def configure(settings, argv=None):
             top = re.split(r'^\s*(?:\w+ *= *)?configure\(', f.read(), maxsplit=1, flags=re.M)[0]
         found = re.findall(r'^(?:(# *\w.*)\n)?(\w+) *= *(.*)$', top, flags=re.M)
         lines = [f'\n{head}\n' * bool(head) + f'  --{key}={rest}\n' for head, key, rest in found if key in old]
-        raise SystemExit(print(''.join(lines), end='', flush=True))  # at once: "| head" may not wait for more
+        raise SystemExit(print(''.join(lines), end='', flush=True))  # None: status 0; at once: "| head" may not wait for more
     for arg, after in zip(argv, [*argv[1:], 'value']):
         key, equals, text = arg.removeprefix('--').partition('=')
         is_file = arg.endswith('.py') and arg[0] != '-'

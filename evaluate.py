@@ -53,7 +53,7 @@ batch_size = 64
 device = 'auto'
 dtype = 'auto'
 # -----------------------------------------------------------------------------
-# texts in, logits out
+# the machine; checkpoints, out and in
 
 
 def choose_machine(device='auto', dtype='float32', trained=''):
@@ -61,9 +61,9 @@ def choose_machine(device='auto', dtype='float32', trained=''):
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     if dtype == 'auto':
-        can = torch.cpu.get_capabilities() if device == 'cpu' else {}
+        cpu = torch.cpu.get_capabilities() if device == 'cpu' else {}
         cuda = device.startswith('cuda') and torch.cuda.is_bf16_supported(including_emulation=False)
-        can = cuda or can.get('avx512_bf16') or can.get('amx_bf16')  # emulated, it crawls
+        can = cuda or cpu.get('avx512_bf16') or cpu.get('amx_bf16')  # emulated, it crawls
         dtype = 'bfloat16' if can and trained != 'float32' else 'float32'
     if dtype not in ('float32', 'bfloat16', 'float16'):
         raise ValueError(f'dtype={dtype} is unknown; choose auto, float32, bfloat16 or float16')
@@ -120,7 +120,8 @@ def resume_run(path, config, defaults, free):
         raise ValueError(f'{path} is of another version of train.py, which has other settings; go on with that, or train again')
     typed = {arg.partition('=')[0].removeprefix('--') for arg in sys.argv[1:]}
     for key, ours in last['settings'].items():
-        anew, fell_back = key in typed or config[key] != defaults[key], key == 'dataset' and ours == config['fallback_dataset']
+        anew = key in typed or config[key] != defaults[key]
+        fell_back = key == 'dataset' and ours == config['fallback_dataset']
         if key not in free and anew and config[key] not in (ours, 'auto') and not fell_back:
             raise ValueError(f'{path} has {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
         if key not in ('init_from', 'out_dir') and not (key in free and anew):
@@ -141,7 +142,7 @@ def labelled(path, recipe, columns, labels):
             raise ValueError(f'{path} has no column {columns}; set --text_column and --label_column to some of {list(row)}')
         text, label = (row.get(column, '').strip() for column in columns)
         found += [(record, text, recipe['names'].get(label, label))] * bool(text and label and not reason)
-    if found and len(found) <= record:
+    if 0 < len(found) < record + 1:
         print(f'{path}: {record + 1 - len(found)} of {record + 1} rows cannot be used, and are left out', file=sys.stderr)
     records, texts, names = zip(*found) if found else ((), (), ())
     if not found or set(names) - set(labels):
@@ -170,7 +171,7 @@ def material(run, tokenizer, split, input, columns):
         raise ValueError(f'{folder} holds other data than the run was trained on, or no {split} split; name a file: --input=')
     ids = Split(folder, split, block_size, settings['keep'])
     paths, wanted = find_raw(settings['dataset'], settings['data_dir'], settings['test_file']), set(ids.rows.tolist())
-    rows = enumerate(read_rows(paths['train' if settings.get('fold') else split if split in paths else 'train']))
+    rows = enumerate(read_rows(paths[split if split in paths and not settings.get('fold') else 'train']))
     texts = [row[recipe['columns'][0]].strip() for record, (_, row, _) in rows if record in wanted]
     baseline = fitted(folder, {name: Split(folder, name) for name in meta['rows']}, tokenizer)
     return ids.rows, texts, ids.labels.astype(np.int64), ids, np.diff(ids.off), baseline, meta['rows']
@@ -184,16 +185,15 @@ def beside(path, split, input=''):
 
 def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, device='auto', dtype='auto'):
     """A run's best.pt on a split, or a labelled file -> what evaluation.json holds; writes it, and two tables of texts."""
-    device, _ = choose_machine(device)
-    model, tokenizer, run = open_run(out_dir, device)
+    model, tokenizer, run = open_run(out_dir, choose_machine(device)[0])
     device, ptdtype = choose_machine(device, dtype, run['settings']['dtype'])
     records, texts, y, ids, lengths, baseline, sizes = material(run, tokenizer, split, input, columns)
     labels, block_size, temperature = run['labels'], model.config.block_size, run.get('temperature', 1.0)
     cleaning = {key: run['recipe'][key] for key in CLEANING}
     logits = predict(model, ids, batch_size, ptdtype)
     p = softmax(logits / temperature)
-    guess, order = p.argmax(axis=1), np.arange(len(p))
-    confidence, second, wrong = p[order, guess], np.sort(p, axis=1)[:, -2], guess != y
+    guess, every = p.argmax(axis=1), np.arange(len(p))
+    confidence, second, wrong = p[every, guess], np.sort(p, axis=1)[:, -2], guess != y
     known = set(baseline.get('words', ())) or None
     marks = [tags(clean(text, **cleaning), length > block_size, known) for text, length in zip(texts, lengths)]
 
@@ -205,16 +205,16 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
         m['coverage'].append([threshold, float(sure.mean()), float((~wrong)[sure].mean()) if sure.any() else None])
     m['tags'] = {}
     for tag in TAGS:
-        n, errors = len(mine := wrong[[tag in found for found in marks]]), int(mine.sum())
-        ci = [round(x, 4) for x in wilson(errors, n)]
-        m['tags'][tag] = {'n': n, 'errors': errors, 'rate': errors / n if n else None, 'ci': ci}
+        mine = wrong[[tag in found for found in marks]]
+        n, errors = len(mine), int(mine.sum())
+        m['tags'][tag] = dict(n=n, errors=errors, rate=errors / n if n else None, ci=[round(x, 4) for x in wilson(errors, n)])
     m['baseline'] = {name: baseline[name].get(split) for name in ('majority', 'bag_of_words') if baseline}
     m |= {key: run.get(key) for key in ('dataset', 'best', 'command', 'settings', 'versions', 'git')} | {'labels': labels}
     m |= {'tokenizer': tokenizer.name, 'n_params': model.num_params()} | {f'n_{name}': rows for name, rows in sizes.items()}
     folder, end = beside(out_dir, split, input)
     names = {name: os.path.join(folder, name + end) for name in ('predictions', 'errors', 'evaluation')}
     fields = 'row text label prediction confidence margin loss tokens truncated tags'.split() + [f'logit_{x}' for x in labels]
-    for name, some in (('predictions', order), ('errors', order[wrong][np.argsort(-confidence[wrong], kind='stable')])):
+    for name, some in (('predictions', every), ('errors', every[wrong][np.argsort(-confidence[wrong], kind='stable')])):
         with open(names[name] + '.csv', 'w', newline='', encoding='utf-8') as f:
             out = csv.writer(f)
             out.writerow(fields)

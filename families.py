@@ -138,8 +138,7 @@ def read_weights(folder, prefix):
             else:  # torch's format of before 2020 is no zip archive and cannot be mapped
                 found = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
             for name, tensor in found.items():
-                name = name.removesuffix('gamma') + 'weight' * name.endswith('.gamma')
-                name = name.removesuffix('beta') + 'bias' * name.endswith('.beta')
+                name = re.sub(r'\.gamma\Z', '.weight', re.sub(r'\.beta\Z', '.bias', name))
                 if tensors.setdefault(name.removeprefix(prefix), tensor) is not tensor:
                     raise ValueError(f'{name} is there twice')
         except Exception as e:  # cut short, a page of HTML, code instead of weights, ...
@@ -192,7 +191,7 @@ def load(cls, folder, n_class, labels=None, keep_layers=0, **settings):
 
     # the hidden layer and the head may start fresh; a head counts if it is one for texts, and as many labels as ours
     parts = [ours for ours in ('pooler', 'head') if getattr(model, ours) is not None]
-    fresh = [ours for ours in parts if not any(key.startswith(f'{keys[ours] or None}.') for key in tensors)]
+    fresh = [ours for ours in parts if not any(key.startswith(f'{keys[ours]}.') for key in tensors)]
     made_for = (theirs.get('architectures') or ['ForSequenceClassification'])[0]
     score = tensors.get(f'{keys["head"]}.weight', model.head.weight)
     if 'head' not in fresh and (score.shape[:1] != (n_class,) or not made_for.endswith('ForSequenceClassification')):
@@ -204,7 +203,8 @@ def load(cls, folder, n_class, labels=None, keep_layers=0, **settings):
             stem, _, kind = ours.rpartition('.')
             if stem in fresh:
                 continue
-            key, _, turned = keys[re.sub(r'\.\d+\.', '.{}.', stem)].format(*re.findall(r'\.(\d+)\.', stem)).partition(' ')
+            layer = re.findall(r'\.(\d+)\.', stem)  # h.3.mlp.c_fc is the row h.{}.mlp.c_fc, filled with 3
+            key, _, turned = keys[re.sub(r'\.\d+\.', '.{}.', stem)].format(*layer).partition(' ')
             path, dot, leaves = key.rpartition('.')
             names = [f'{path}{dot}{leaf}.{kind}' for leaf in leaves.split('|')]
             if ours == 'head.bias' and names[0] not in tensors:  # GPT-2's head has none: it starts at 0, and is right

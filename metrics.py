@@ -1,6 +1,6 @@
 """
-Pure functions: what is counted of predictions, how sure one can be of it, how a temperature is found, and what words alone
-can tell: the bag-of-words baseline that a transformer has to beat, and the tags of the error analysis. Arrays in, numbers out.
+What is counted of predictions, how sure one can be of it, how a temperature is found; what words alone can tell: the
+bag-of-words baseline that a transformer has to beat, the tags of the error analysis; and how all that is shown and written.
 """
 
 import json
@@ -48,12 +48,12 @@ def macro_f1(table):
     return (precision_recall_f1(table)[2] * present).sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
 
 
-def redraw(table, seed=0):
+def redraw(table):
     """
     Counts (n in all) -> such tables of n rows drawn with replacement: the bootstrap, without touching a row (Efron 1979,
     https://doi.org/10.1214/aos/1176344552). 2,000 draws, fewer of very large tables, in blocks (draws, ...) that fit anywhere.
     """
-    n, cells, rng = table.sum(), np.flatnonzero(table), np.random.default_rng(seed)
+    n, cells, rng = table.sum(), np.flatnonzero(table), np.random.default_rng(0)
     draws, most = min(2000, max(100, 2 * 10**7 // table.size)), max(1, 10**6 // table.size)
     for some in (min(most, draws - done) for done in range(0, draws, most)):
         tables = np.zeros((some, table.size), dtype=np.int64)
@@ -136,6 +136,14 @@ def fit_temperature(logits, targets):
     return 1 / middle
 
 
+def imbalance(counts, how):
+    """counts (n_class,) of the training split -> class weights that average 1 over its texts, and prior, for the loss"""
+    counts = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
+    weight = {'balanced': 1 / counts, 'sqrt': counts.rsqrt()}.get(how)
+    weight = None if weight is None else weight * counts.sum() / (weight * counts).sum()
+    return weight, (counts / counts.sum()).log() if how == 'logit' else None
+
+
 def mcnemar(only_a, only_b):
     """
     p of the exact two-sided test that two classifiers, each alone right on so many of the same rows, are equally good
@@ -192,6 +200,117 @@ def describe(counts):
         p = torch.special.gammaincc(*torch.tensor((df / 2, chi2 / 2), dtype=torch.float64))
         out |= {'chi2': float(chi2), 'df': df, 'p': float(p)}
     return out
+
+
+# -----------------------------------------------------------------------------
+# words alone
+
+MOST = 100_000  # texts to learn from: more change little, and take minutes
+
+
+def grams(text):
+    """'Not so good' -> ['not', 'so', 'good', 'not so', 'so good']; a word has two letters or more."""
+    words = re.findall(r'\b\w\w+\b', text.lower())
+    return words + [f'{a} {b}' for a, b in zip(words, words[1:])]
+
+
+def vectorize(texts, vocab, idf=None):
+    """
+    texts, vocab {gram: column} -> columns (nnz,), offsets (n,) where each text begins, values (nnz,) of rows of length 1, and
+    idf (V,) = 1 + ln((1 + n) / (1 + texts with it)), counted here unless given.
+    """
+    counts = [Counter(vocab[gram] for gram in grams(text) if gram in vocab) for text in texts]
+    columns = torch.tensor([column for count in counts for column in count], dtype=torch.long)
+    values = torch.tensor([n for count in counts for n in count.values()], dtype=torch.float32)
+    sizes = torch.tensor([len(count) for count in counts])
+    if idf is None:
+        idf = 1 + ((1 + len(texts)) / (1 + torch.bincount(columns, minlength=len(vocab)))).log()
+    values = values * idf[columns]
+    row = torch.repeat_interleave(torch.arange(len(counts)), sizes)
+    norm = torch.zeros(len(counts)).index_add_(0, row, values**2).sqrt()
+    return columns, sizes.cumsum(0) - sizes, values / norm[row], idf
+
+
+def fit(texts, labels, n_class):
+    """Texts and labels (n,) -> a function texts -> logits (n, n_class), and the words known. L2 weight 1, no tuning."""
+    vocab = {}
+    for text in texts:
+        for gram in grams(text):
+            vocab.setdefault(gram, len(vocab))
+    columns, offsets, values, idf = vectorize(texts, vocab)
+    y = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+    counts = torch.bincount(y, minlength=n_class).clamp(min=1)
+    weight = len(y) / (n_class * counts.float())
+    W, b = torch.zeros(max(len(vocab), 1), n_class, requires_grad=True), torch.zeros(n_class, requires_grad=True)
+    optimizer = torch.optim.LBFGS([W, b], max_iter=100, tolerance_change=1e-7, line_search_fn='strong_wolfe')
+    penalty = 1 if n_class > 2 else 2  # for two classes there is one vector, and here it is spread over two
+
+    def closure():
+        optimizer.zero_grad()
+        logits = F.embedding_bag(columns, W, offsets, mode='sum', per_sample_weights=values) + b  # sparse rows times W
+        loss = (F.cross_entropy(logits, y, weight, reduction='sum') + penalty * (W**2).sum() / 2) / len(y)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    W, b = W.detach(), b.detach()
+
+    def predict(texts):
+        columns, offsets, values, _ = vectorize(texts, vocab, idf)
+        return (F.embedding_bag(columns, W, offsets, mode='sum', per_sample_weights=values) + b).numpy()
+
+    return predict, [gram for gram in vocab if ' ' not in gram]
+
+
+def fitted(folder, splits, tokenizer):
+    """
+    A prepared folder, its splits, its tokenizer -> {'majority' and 'bag_of_words': {split: figures}, 'words': those of the
+    training split}, kept in the folder as baseline.json.
+    """
+    path = os.path.join(folder, 'baseline.json')
+    if os.path.exists(path):
+        with open(path, encoding='utf-8') as f:
+            return json.load(f)
+    train, rng = splits['train'], np.random.default_rng(0)
+    labels = train.meta['labels']
+    rows = np.sort(rng.permutation(len(train))[:MOST])
+    predict, words = fit([tokenizer.decode(train[i]) for i in rows], train.labels[rows], len(labels))
+    commonest = np.eye(len(labels))[np.bincount(train.labels).argmax()]
+    found = {'majority': {}, 'bag_of_words': {}, 'words': words}
+    for name in splits.keys() - {'train'}:
+        some = splits[name]
+        texts = [tokenizer.decode(some[i]) for i in range(min(len(some), MOST))]
+        y = some.labels[: len(texts)]
+        for model, logits in (('bag_of_words', predict(texts)), ('majority', np.tile(commonest, (len(y), 1)))):
+            m = metrics(logits, y, labels)
+            recall = {label: x['recall'] for label, x in m['per_class'].items()}
+            found[model][name] = {key: m[key] for key in ('n', 'accuracy', 'macro_f1', 'confusion')} | {'recall': recall}
+    write_json(path, found)
+    return found
+
+
+# transparent rules for the error analysis, not a lexicon; the words are those that such rules miss first
+CUES = {
+    'negation': 'no not never none nothing nobody nowhere neither nor without hardly barely scarcely cannot lacks',
+    'contrast': 'but however although though yet despite while instead except nevertheless still',
+    'positive': 'good great best better love loved excellent wonderful perfect happy fun funny enjoy enjoyable thank thanks '
+    'kind beautiful helpful smart moving charming fresh powerful appreciate glad pleased amazing resolved',
+    'negative': 'bad worst worse hate hated awful terrible poor boring dull stupid slow late broken rude angry waste silly '
+    'lame mess weak disappointing disappointed frustrated frustrating annoying unacceptable fails failed problem',
+}
+TAGS = ('negation', 'contrast', 'mixed', 'long', 'rare', 'no_cue')
+
+
+def tags(text, truncated=False, known=None):
+    """
+    A text -> which of TAGS hold: negation and contrast by CUES; mixed: positive and negative cues; no_cue: neither; long: it
+    was cut; rare: a word that is not among the known ones of training. Example: 'not bad , but long' -> negation contrast
+    """
+    found = re.findall(r'\w+', re.sub("n['’]t\\b", ' not ', text.lower()))
+    has = {cue: not set(found).isdisjoint(listed.split()) for cue, listed in CUES.items()}
+    rare = known is not None and any(word not in known for word in grams(text) if ' ' not in word)
+    rules = (has['negation'], has['contrast'], has['positive'] and has['negative'], truncated, rare)
+    return [tag for tag, holds in zip(TAGS, (*rules, not (has['positive'] or has['negative']))) if holds]
 
 
 def table(m, labels):
@@ -251,127 +370,8 @@ def show_summary(m):
         print('out of fold, {n:,} rows once each: macro-F1 {out_of_fold_macro_f1:.3f} {out_of_fold_macro_f1_ci}'.format(**m))
 
 
-def imbalance(counts, how):
-    """counts (n_class,) of the training split -> class weights that average 1 over its texts, and prior, for the loss"""
-    counts = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
-    weight = {'balanced': 1 / counts, 'sqrt': counts.rsqrt()}.get(how)
-    weight = None if weight is None else weight * counts.sum() / (weight * counts).sum()
-    return weight, (counts / counts.sum()).log() if how == 'logit' else None
-
-
-# -----------------------------------------------------------------------------
-# words alone
-
-MOST = 100_000  # texts to learn from: more change little, and take minutes
-
-
-def grams(text):
-    """'Not so good' -> ['not', 'so', 'good', 'not so', 'so good']; a word has two letters or more."""
-    words = re.findall(r'\b\w\w+\b', text.lower())
-    return words + [f'{a} {b}' for a, b in zip(words, words[1:])]
-
-
-def vectorize(texts, vocab, idf=None):
-    """
-    texts, vocab {gram: column} -> columns (nnz,), offsets (n,) where each text begins, values (nnz,) of rows of length 1, and
-    idf (V,) = 1 + ln((1 + n) / (1 + texts with it)), counted here unless given.
-    """
-    counts = [Counter(vocab[gram] for gram in grams(text) if gram in vocab) for text in texts]
-    columns = torch.tensor([column for count in counts for column in count], dtype=torch.long)
-    values = torch.tensor([n for count in counts for n in count.values()], dtype=torch.float32)
-    sizes = torch.tensor([len(count) for count in counts])
-    if idf is None:
-        idf = 1 + ((1 + len(texts)) / (1 + torch.bincount(columns, minlength=len(vocab)))).log()
-    values = values * idf[columns]
-    row = torch.repeat_interleave(torch.arange(len(counts)), sizes)
-    norm = torch.zeros(len(counts)).index_add_(0, row, values**2).sqrt()
-    return columns, sizes.cumsum(0) - sizes, values / norm[row], idf
-
-
-def fit(texts, labels, n_class, C=1.0):
-    """Texts and labels (n,) -> a function texts -> logits (n, n_class), and the words known. L2 weight 1 / C, no tuning."""
-    vocab = {}
-    for text in texts:
-        for gram in grams(text):
-            vocab.setdefault(gram, len(vocab))
-    columns, offsets, values, idf = vectorize(texts, vocab)
-    y = torch.as_tensor(np.asarray(labels), dtype=torch.long)
-    counts = torch.bincount(y, minlength=n_class).clamp(min=1)
-    weight = len(y) / (n_class * counts.float())
-    W, b = torch.zeros(max(len(vocab), 1), n_class, requires_grad=True), torch.zeros(n_class, requires_grad=True)
-    optimizer = torch.optim.LBFGS([W, b], max_iter=100, tolerance_change=1e-7, line_search_fn='strong_wolfe')
-    penalty = (1 if n_class > 2 else 2) / C  # for two classes there is one vector, and here it is spread over two
-
-    def closure():
-        optimizer.zero_grad()
-        logits = F.embedding_bag(columns, W, offsets, mode='sum', per_sample_weights=values) + b  # sparse rows times W
-        loss = (F.cross_entropy(logits, y, weight, reduction='sum') + penalty * (W**2).sum() / 2) / len(y)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    W, b = W.detach(), b.detach()
-
-    def predict(texts):
-        columns, offsets, values, _ = vectorize(texts, vocab, idf)
-        return (F.embedding_bag(columns, W, offsets, mode='sum', per_sample_weights=values) + b).numpy()
-
-    return predict, [gram for gram in vocab if ' ' not in gram]
-
-
 def write_json(path, what, indent=None):
     """Whole or not at all, under a name of its own first: two runs may end at once."""
     with open(own := f'{path}.{os.getpid()}', 'w', encoding='utf-8') as f:
         f.write(json.dumps(what, indent=indent) + '\n')
     os.replace(own, path)
-
-
-def fitted(folder, splits, tokenizer):
-    """
-    A prepared folder, its splits, its tokenizer -> {'majority' and 'bag_of_words': {split: figures}, 'words': those of the
-    training split}, kept in the folder as baseline.json.
-    """
-    path = os.path.join(folder, 'baseline.json')
-    if os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            return json.load(f)
-    train, rng = splits['train'], np.random.default_rng(0)
-    labels = train.meta['labels']
-    rows = np.sort(rng.permutation(len(train))[:MOST])
-    predict, words = fit([tokenizer.decode(train[i]) for i in rows], train.labels[rows], len(labels))
-    commonest = np.eye(len(labels))[np.bincount(train.labels).argmax()]
-    found = {'majority': {}, 'bag_of_words': {}, 'words': words}
-    for name in splits.keys() - {'train'}:
-        some = splits[name]
-        texts = [tokenizer.decode(some[i]) for i in range(min(len(some), MOST))]
-        y = some.labels[: len(texts)]
-        for model, logits in (('bag_of_words', predict(texts)), ('majority', np.tile(commonest, (len(y), 1)))):
-            m = metrics(logits, y, labels)
-            recall = {label: x['recall'] for label, x in m['per_class'].items()}
-            found[model][name] = {key: m[key] for key in ('n', 'accuracy', 'macro_f1', 'confusion')} | {'recall': recall}
-    write_json(path, found)
-    return found
-
-
-# transparent rules for the error analysis, not a lexicon; the words are those that such rules miss first
-CUES = {
-    'negation': 'no not never none nothing nobody nowhere neither nor without hardly barely scarcely cannot lacks',
-    'contrast': 'but however although though yet despite while instead except nevertheless still',
-    'positive': 'good great best better love loved excellent wonderful perfect happy fun funny enjoy enjoyable thank thanks '
-    'kind beautiful helpful smart moving charming fresh powerful appreciate glad pleased amazing resolved',
-    'negative': 'bad worst worse hate hated awful terrible poor boring dull stupid slow late broken rude angry waste silly '
-    'lame mess weak disappointing disappointed frustrated frustrating annoying unacceptable fails failed problem',
-}
-TAGS = ('negation', 'contrast', 'mixed', 'long', 'rare', 'no_cue')
-
-
-def tags(text, truncated=False, known=None):
-    """
-    A text -> which of TAGS hold: negation and contrast by CUES; mixed: positive and negative cues; no_cue: neither; long: it
-    was cut; rare: a word that is not among the known ones of training. Example: 'not bad , but long' -> negation contrast
-    """
-    found = re.findall(r'\w+', re.sub("n['’]t\\b", ' not ', text.lower()))
-    has = {cue: not set(found).isdisjoint(listed.split()) for cue, listed in CUES.items()}
-    rare = known is not None and any(word not in known for word in grams(text) if ' ' not in word)
-    rules = (has['negation'], has['contrast'], has['positive'] and has['negative'], truncated, rare)
-    return [tag for tag, holds in zip(TAGS, (*rules, not (has['positive'] or has['negative']))) if holds]

@@ -34,7 +34,7 @@ class Config:
     n_class: int = 3
     dropout: float = 0.0
     head_dropout: float = 0.0  # on the pooled vector, just before the last linear layer
-    token_dropout: float = 0.0  # share of tokens left out in training, but what a head reads: https://aclanthology.org/P15-1162
+    token_dropout: float = 0.0  # share of tokens hidden in training, never the head's own: https://aclanthology.org/P15-1162
     # what makes a family a family; the defaults are GPT-2's
     causal: bool = True  # tokens look left only
     pre_norm: bool = True  # LayerNorm before each sublayer and once at the exit; else after each and once at the entrance
@@ -72,11 +72,11 @@ def attend(q, k, v, mask, causal, dropout):
     if q.device.type != 'cpu' or (not dropout and (not bf16 or (T >= 64 and not q.requires_grad))):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
     if causal and Tq > 64:  # 64 queries at a time, for which later keys need not be computed: .55 of the time at 256 tokens
-        q, k, v = (x.split(64, dim=2) for x in (q, k, v))  # joined, since the gradient of a slice of k is as long as all of k
+        q, k, v = (x.split(64, dim=2) for x in (q, k, v))  # pieces joined: the gradient of a slice k[:n] is as long as all of k
         some = [(x, torch.cat(k[: i + 1], dim=2), torch.cat(v[: i + 1], dim=2)) for i, x in enumerate(q)]
         return torch.cat([attend(*x, mask, causal, dropout) for x in some], dim=2)
     mask = torch.ones(Tq, T, dtype=torch.bool).tril(T - Tq if causal else T) if mask is None else mask
-    # softmax reads 64 bytes at a time, but a row's last few numbers one by one: keys that do not count make rows whole
+    # softmax reads 64 bytes at a time, and what is left of a row number by number: fill rows up with keys that do not count
     n = -T % (64 // q.element_size())
     if n:  # F.pad copies even where there is nothing to fill
         k, v, mask = F.pad(k, (0, 0, 0, n)), F.pad(v, (0, 0, 0, n)), F.pad(mask, (0, n))
@@ -186,9 +186,9 @@ class Transformer(nn.Module):
         # embed
         x = self.wte(idx) if shift is None else self.wte(idx) + shift  # (B, T, C)
         if self.training and c.token_dropout:
-            spared = lengths[:, None] - 1 if c.pool == 'last' else 0  # what the head reads; of a mean, so that one is left
+            spared = lengths[:, None] - 1 if c.pool == 'last' else 0  # what the head reads; of a mean the first: one must stay
             real = real & ((torch.rand(idx.shape, device=x.device) >= c.token_dropout) | (pos == spared))
-            x = x * real[..., None]  # not read; nor counted below, where a mean of what is left is no smaller
+            x = x * real[..., None]  # a causal block still sees the place, without its word; masks and means below leave it out
         x = x + self.wpe(pos + c.pos_offset)
         if self.wse is not None:
             x = x + self.wse.weight[0]
@@ -203,7 +203,7 @@ class Transformer(nn.Module):
         if lm_weight or at is None:
             x = self.h[-1](x, mask)  # (B, T, C)
         else:
-            x, at = self.h[-1](x, real[:, None, None], at), torch.zeros_like(at)  # (B, 1, C)
+            x, at = self.h[-1](x, real[:, None, None], at), torch.zeros_like(at)  # (B, 1, C), read at its one position, 0
         if c.pre_norm:
             x = self.ln(x)
         # pool
@@ -248,9 +248,9 @@ class Transformer(nn.Module):
         """The embeddings and the first n_layer blocks stay as they are, the others learn; 0: all learn."""
         if n_layer > len(self.h):
             raise ValueError(f'freeze={n_layer}, but the model has {len(self.h)} layers; set it to fewer')
-        body, learn = [self.wte, self.wpe, self.wse, *self.h] + [self.ln] * (not self.config.pre_norm), [*self.h][n_layer:]
+        body = [self.wte, self.wpe, self.wse, *self.h] + [self.ln] * (not self.config.pre_norm)
         for module in filter(None, body):
-            module.requires_grad_(not n_layer or module in learn)
+            module.requires_grad_(not n_layer or module in [*self.h][n_layer:])
 
     def reinit(self, n_layer):
         """Draw the top n_layer blocks anew: the last layers of a pretrained net are the most wedded to its old task."""
@@ -264,14 +264,14 @@ class Transformer(nn.Module):
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0, sparse=False):
         """
-        A list of optimizers. AdamW; matrices decay, biases and norms do not. Each group says whether it is the `head`, with its
-        hidden layer and the norm before it, and carries `scale`, the factor on the learning rate: layer_decay to the power of
-        the layers above it (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146), for the head, but not that norm,
-        what makes head_lr of learning_rate, unless head_lr is 0. sparse: a second one moves only those rows of wte that a step
-        has read; the others rest, momentum or not, and none decays. The dense pass over 30,000 rows is a tenth of a small step.
+        A list of optimizers: AdamW, where matrices decay, biases and norms do not. Each group has `head`, True for the head,
+        its hidden layer and the norm at the exit, and `scale`, the factor on the learning rate: layer_decay to the power of
+        the layers above (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146); with head_lr the head and its
+        hidden layer learn at that rate instead. sparse: also SparseAdam, which moves only the rows of wte that a step has
+        read; the others rest, momentum or not, and none decays. The dense pass over 30,000 rows is a tenth of a small step.
         """
-        groups, self.wte.sparse = {}, sparse and self.wte.weight.requires_grad
-        for name, p in ((name, p) for name, p in self.named_parameters() if p.requires_grad):
+        self.wte.sparse, groups = sparse and self.wte.weight.requires_grad, {}
+        for name, p in filter(lambda named: named[1].requires_grad, self.named_parameters()):
             top, in_head = len(self.h) + 1, name.startswith(('head', 'pooler'))
             at_exit = in_head or (name.startswith('ln.') and self.config.pre_norm)
             depth = int(name.split('.')[1]) + 1 if name.startswith('h.') else top if at_exit else 0

@@ -50,9 +50,9 @@ block_size = 256  # only to report what share of the texts it would cut
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLEANING = ('lowercase', 'strip_brackets', 'strip_html', 'speakers')
-SPLIT, FOLDS = ('val_fraction', 'test_fraction', 'split_seed'), ('folds', 'fold')
-RECIPE = ('dataset', 'text_column', 'label_column', 'test_file', 'data_dir', 'strict', 'tokenizer', *CLEANING, *SPLIT)
-SPLITS, BATCH, LINES = ('train', 'val', 'test'), 2048, {'encoding': 'utf-8', 'newline': '\n'}  # texts at once; of temp/texts
+SPLITTING, FOLDS = ('val_fraction', 'test_fraction', 'split_seed'), ('folds', 'fold')
+RECIPE = ('dataset', 'text_column', 'label_column', 'test_file', 'data_dir', 'strict', 'tokenizer', *CLEANING, *SPLITTING)
+SPLITS, BATCH, LINES = ('train', 'val', 'test'), 2048, {'encoding': 'utf-8', 'newline': '\n'}  # texts a batch; of temp/texts
 KINDS = {'tok': np.uint16, 'off': np.int64, 'lab': np.uint16, 'row': np.int64}  # the files of a split
 
 # text and label column; the file of each split, and md5 or sha256 of what its URL gives ({}: the file, #: a member of a zip)
@@ -200,8 +200,8 @@ def assign(keys, labels, val_fraction, test_fraction, seed, folds=0, fold=0):
     labels. Equal texts stay together, under the label of the first; a label of two texts has one in train and one in val.
     """
     order = np.argsort(keys, kind='stable').astype(np.uint32)  # equal texts side by side; half the bytes, for there are many
-    new = np.diff(keys[order], prepend=~keys[order[0]]) != 0
-    first, text = order[new], np.empty_like(order)
+    new = np.diff(keys[order], prepend=~keys[order[0]]) != 0  # here another text begins; ~x is not x
+    first, text = order[new], np.empty_like(order)  # (n_text,) its first row, (n,) the number of a row's text
     text[order] = np.cumsum(new, dtype=np.uint32) - 1
     label_of, size = labels[first], np.bincount(labels[first])  # (n_text,), (n_label,)
     n_val = np.clip(np.rint(size * val_fraction), val_fraction > 0, np.maximum(size - 1, 0))
@@ -257,7 +257,7 @@ def prepare(settings):
     name, kind = os.path.splitext(os.path.basename(s['dataset']))
     if not known and kind.lower() not in ('.csv', '.tsv', '.jsonl'):
         raise ValueError(f'dataset {s["dataset"]!r} is neither one of {", ".join(DATASETS)} nor a .csv, .tsv or .jsonl file')
-    val, test, fold, folds = (s[key] for key in ('val_fraction', 'test_fraction', *FOLDS[::-1]))
+    val, test, folds, fold = (s[key] for key in ('val_fraction', 'test_fraction', *FOLDS))
     if min(val, test) < 0 or val + test >= 1 or folds == 1 or not 0 <= fold <= folds:
         raise ValueError(f'val_fraction {val}, test_fraction {test}, fold {fold} of {folds} leave nothing; try 0.1, 0.1, 0, 0')
     tokenizer = get_tokenizer(s['tokenizer'], [])  # bpe<N> is learned later
@@ -267,8 +267,8 @@ def prepare(settings):
     paths = {'train': paths['train']} if fold else paths
     recipe = {'format': 2, 'raw': {}, 'names': known.get('names', {}), 'tokenizer': [tokenizer.name, tokenizer.sha256]}
     recipe['columns'] = [s[key] or own for key, own in zip(('text_column', 'label_column'), known.get('columns', ('', '')))]
-    recipe |= {key: s[key] for key in (*CLEANING, *SPLIT)} | ({'test_fraction': 0} if 'test' in paths or fold else {})
-    recipe |= {key: s[key] for key in FOLDS if fold} | {key: known[key] for key in ('parts',) if key in known}
+    recipe |= {key: s[key] for key in (*CLEANING, *SPLITTING)} | ({'test_fraction': 0} if 'test' in paths or fold else {})
+    recipe |= {key: s[key] for key in FOLDS if fold} | ({'parts': True} if 'parts' in known else {})
     for split, path in paths.items():
         if not os.path.isfile(path):
             raise ValueError(f'there is no file {path}, seen from {os.getcwd()}; check --dataset and --test_file')
@@ -295,7 +295,7 @@ def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
 
     y, records, keys, labels, columns, count = seen = array('i'), array('q'), array('q'), {}, defaultdict(Counter), Counter()
     texts, learn = scan(temp, folder, paths, recipe, *seen), tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2'
-    jobs = deque(texts, 0) if learn else encode(texts, temp, tokenizer, pool)  # to learn tokens from, texts are just read
+    jobs = deque(texts, 0) if learn else encode(texts, temp, tokenizer, pool)  # learn: scan first, into temp/texts
     (y, records, keys), n = map(np.asarray, (y, records, keys)), count['train']
     if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
         what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected{count["why"] or ""}'
@@ -307,7 +307,7 @@ def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
     order = sorted(labels, key=lambda x: (0, float(x), x) if re.fullmatch(r'-?\d+(\.\d+)?', x) else (1, 0, x))  # 2 before 10
     y = np.argsort([labels[label] for label in order]).astype(np.uint16)[y]
     part = np.full(len(y), 2, dtype=np.uint8)
-    part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe.get(key, 0) for key in SPLIT + FOLDS))
+    part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe.get(key, 0) for key in SPLITTING + FOLDS))
     part[:n] = follow(list(itertools.islice(read_texts(temp), n)), part[:n]) if 'parts' in recipe else part[:n]
     if learn:  # 10 MB teach enough
         some = itertools.compress(read_texts(temp), part == 0)
@@ -333,7 +333,6 @@ def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
         report['labels'][split] = dict(zip(order, np.bincount(y[mine], minlength=len(order)).tolist()))
     y, lengths, row = y[part == 0], lengths[part == 0], int(records[part == 0][0])
     report['lengths'] = {x: np.percentile(lengths[y == i], (5, 50, 95, 100)).tolist() for i, x in enumerate(order) if i in y}
-    report['share_truncated'] = {size: float((lengths > size).mean()) for size in (64, 128, 256, 512, 1024)}
     report['columns'] = {column: describe(seen) for column, seen in columns.items()}
     first = np.fromfile(f'{folder}/train.tok', dtype=np.uint16, count=lengths[0])
     report['example'] = {'row': row, 'label': order[y[0]], 'text': tokenizer.decode(first)}

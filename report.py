@@ -118,7 +118,7 @@ def draw(folder, runs, parent, about):
         ax.set(xlabel='predicted', ylabel='truth')
         ax, edges, temperature = reliability.subplots(), np.linspace(0, 1, 21), about.get('temperature', 1)
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=':', label='as often right as sure')
-        for t, (name, look, color) in ({temperature: ('calibrated', 'o-', BLUE)} | {1: ('as trained', 's--', RED)}).items():
+        for t, (name, look, color) in {temperature: ('calibrated', 'o-', BLUE), 1: ('as trained', 's--', RED)}.items():
             p = np.exp((logits - logits.max(axis=1, keepdims=True)) / t)
             confidence = p[np.arange(len(p)), guess] / p.sum(axis=1)
             mean, right, n, ece = reliability_bins(confidence, hits)
@@ -278,7 +278,7 @@ if __name__ == '__main__':
     configure(globals())
     parent, here, result = Path(out_dir), Path(__file__).resolve().parent, {}
     found = [list(parent.glob(f'{kind}-*/predictions.csv')) for kind in ('seed', 'fold')]
-    runs = sorted((path.parent for path in found[0] or found[1]), key=lambda path: (len(path.name), path)) or [parent]
+    runs = sorted((path.parent for path in found[0] or found[1]), key=lambda path: (len(path.name), path)) or [parent]  # 2 < 10
     folder = parent if (parent / 'predictions.csv').exists() else runs[0]
     if readme:
         parts = re.split('(<!-- /?results -->)', (here / 'README.md').read_text(encoding='utf-8'))

@@ -58,7 +58,7 @@ def classify(texts):
     block_size, keep = model.config.block_size, checkpoint['settings']['keep']
     ids = [truncate(x, block_size, keep, tokenizer.n_prefix, tokenizer.n_suffix) for x in encoded]
     out = []
-    logits = predict(model, ids, batch_size, ptdtype) / checkpoint.get('temperature', 1.0)  # see metrics.py
+    logits = predict(model, ids, batch_size, ptdtype) / checkpoint.get('temperature', 1.0)  # metrics.fit_temperature
     for x, p in zip(encoded, softmax(logits).tolist()):
         every = dict(zip(checkpoint['labels'], p))
         best, second = sorted(every, key=every.get, reverse=True)[:2]

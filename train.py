@@ -93,7 +93,7 @@ warmup_iters = 50
 lr_decay_iters = 0  # 0: to the end of the run
 min_lr = 0.0
 # stopping
-metric = 'auto'  # val_loss, val_balanced_loss (labels alike), val_macro_f1; auto: F1 where a label has under half its share
+metric = 'auto'  # val_loss, val_balanced_loss (labels alike), val_macro_f1; auto: F1 if a label has under half of 1/n_class
 patience = 0  # evaluations without improvement before the run stops; 0: never
 # system
 backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
@@ -135,7 +135,7 @@ if __name__ == '__main__':
     defaults = dict(globals())
     config = configure(globals())
     if (seeds or folds) and not fold:
-        several(config, {*FREE.split()} - {'max_epochs', 'max_iters', 'patience'})  # which runs of one mean share
+        several(config, {*FREE.split()} - {'max_epochs', 'max_iters', 'patience'})  # free, but alike in one mean
     rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
     last_pt, best_pt, log_path = (os.path.join(out_dir, name) for name in ('last.pt', 'best.pt', 'metrics.jsonl'))
     for key, value in config.items():
@@ -190,7 +190,7 @@ if __name__ == '__main__':
         stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
     dataset, labels, n_vocab, train = meta['dataset'], meta['labels'], meta['tokenizer']['n_vocab'], splits['train']
     counts = np.bincount(train.labels, minlength=len(labels))
-    metric = {'auto': 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'}.get(metric, metric)
+    metric = metric if metric != 'auto' else 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'
 
     # model
     try:
@@ -216,11 +216,11 @@ if __name__ == '__main__':
     model.to(device).train()
     optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr, sparse_rows)
     forward = torch.compile(model) if compile else model
-    plain = device.startswith('cuda') and ptdtype != torch.float16 and world == gradient_accumulation_steps == 1
-    plain = plain and not any(config[key] for key in 'compile adversarial sparse_rows lm_weight'.split())  # they look at values
-    if graphs not in ('auto', False) and not (graphs is True and plain):
+    able = device.startswith('cuda') and ptdtype != torch.float16 and world == gradient_accumulation_steps == 1
+    able = able and not any(config[key] for key in 'compile adversarial sparse_rows lm_weight'.split())  # they look at values
+    if graphs not in ('auto', True, False) or graphs is True and not able:
         stop(f'graphs={graphs}: True wants CUDA, one pass, no float16, compile, adversarial, sparse_rows, lm_weight; try auto')
-    recording = plain and graphs is not False
+    recording = able and graphs is not False
     if world > 1:
         forward = torch.nn.parallel.DistributedDataParallel(forward, find_unused_parameters=head_epochs > 0)
     weight, prior = (x if x is None else x.to(device) for x in imbalance(counts, class_weight))
@@ -230,10 +230,10 @@ if __name__ == '__main__':
     step_size, micros = batch_size * gradient_accumulation_steps, range(rank, gradient_accumulation_steps, world)
     epoch_iters = math.ceil(len(train) / step_size)
     total_iters = max_iters or max_epochs * epoch_iters or stop('max_iters and max_epochs are both 0; set one of them')
-    rows, cut = meta['rows'] | {'rejected': read_json(folder, 'report.json')['rejected']}, np.diff(train.off) > block_size
-    rows = ' '.join(f'{name} {n:,}' for name, n in rows.items())
+    sizes, cut = meta['rows'] | {'rejected': read_json(folder, 'report.json')['rejected']}, np.diff(train.off) > block_size
+    sizes = ' '.join(f'{name} {n:,}' for name, n in sizes.items())
     shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
-    say(f'dataset {dataset} ({folder}): {rows}; {shares}; {cut.mean():.1%} of the texts cut to {block_size} tokens')
+    say(f'dataset {dataset} ({folder}): {sizes}; {shares}; {cut.mean():.1%} of the texts cut to {block_size} tokens')
     if source:
         anew = [f'the top {reinit} layers start fresh'] * (reinit > 0) + [f'frozen: embeddings, {freeze} layers'] * (freeze > 0)
         say('; '.join([f'weights of {source}', *model.loaded['notes'], *anew]))
@@ -265,7 +265,7 @@ if __name__ == '__main__':
     def reseed(micro):
         torch.manual_seed((seed % 2**31 << 32) + run['iter'] * gradient_accumulation_steps + rank + micro * world)
 
-    def update(*batches):  # one step over micro-batches, each (idx, lengths, targets) -> loss, norm of its gradient (2,)
+    def update(*batches):  # a step on the loop's rows; of each of its parts (idx, lengths, targets) -> loss, gradient norm (2,)
         losses, shift = [], None
         for micro, again in itertools.product(range(len(batches)), range(passes)):
             if again:  # each text's embeddings, moved to where its loss grows fastest
@@ -279,7 +279,7 @@ if __name__ == '__main__':
             forward.require_backward_grad_sync = again + 1 == passes and micro + 1 == len(batches)  # DDP's
             with autocast:
                 _, loss = forward(idx, lengths, targets, **objective, shift=shift)
-            loss = loss.sum() * (len(some[micro]) > 0) / len(rows) / passes  # an epoch's last step may be too short for all
+            loss = loss.sum() * (len(parts[micro]) > 0) / len(rows) / passes  # an epoch's last step may be too short for all
             scaler.scale(loss * world).backward()  # DDP averages, we want the sum
             losses.append(loss.detach())
         learning = [x for x in optimizers if any(p.grad is not None for group in x.param_groups for p in group['params'])]
@@ -294,8 +294,8 @@ if __name__ == '__main__':
 
     recorded = Recorded(lambda *batch: update(batch)) if recording else None
 
-    # with weights and optimizer all that last.pt needs: texts come by (seed, epoch), dropout by (seed, iter, micro-batch)
     command = last['command'] if last else shlex.join(['python', *sys.argv])
+    # with weights and optimizer all that last.pt needs: texts come by (seed, epoch), dropout by (seed, iter, micro-batch)
     run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
     if last:
         run = last['run']
@@ -321,27 +321,26 @@ if __name__ == '__main__':
     save_last()
 
     # the loop
-    stopped, shown, (epoch, position), begin = '', 0.0, divmod(first_iter := run['iter'], epoch_iters), time.perf_counter()
-    epochs = (epoch_batches(train, step_size, seed, e, class_weight == 'sampling') for e in itertools.count(epoch))
-    for rows in itertools.islice(itertools.chain.from_iterable(epochs), position, None):
-        if run['iter'] >= total_iters or (patience and run['bad_evals'] >= patience):
-            stopped = 'early' if patience and run['bad_evals'] >= patience else 'max'
+    shown, begin, first_iter, even = 0.0, time.perf_counter(), run['iter'], class_weight == 'sampling'
+    epochs = (epoch_batches(train, step_size, seed, e, even) for e in itertools.count(first_iter // epoch_iters))
+    for rows in itertools.islice(itertools.chain.from_iterable(epochs), first_iter % epoch_iters, None):
+        if stopped := 'early' if 0 < patience <= run['bad_evals'] else 'max' if run['iter'] >= total_iters else '':
             break
         tick, alone = time.perf_counter(), run['iter'] < head_epochs * epoch_iters
         lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
         for group in groups:
             rate = lr * group['scale'] * (group['head'] or not alone)
             group['lr'] = group['lr'].fill_(rate) if recording else rate
-        if run['iter'] == first_iter:  # at the start, after a save; at each step it would take half a millisecond
+        if run['iter'] == first_iter:  # `alone` ends only at a save, which moves first_iter; at each step it would cost .5 ms
             model.freeze(len(model.h) if alone else freeze)
         passes = 1 + (adversarial > 0 and not alone)
-        some = [rows[i::gradient_accumulation_steps] for i in micros]  # of sorted rows: all micro-batches are of like length
-        batches = [get_batch(train, x if len(x) else rows[:1], device, recording) for x in some]
+        parts = [rows[i::gradient_accumulation_steps] for i in micros]  # of sorted rows: all micro-batches are of like length
+        batches = [get_batch(train, x if len(x) else rows[:1], device, recording) for x in parts]
         reseed(0)
         told = recorded(*batches[0], key=alone) if recording and len(rows) == step_size else update(*batches)
         if world > 1:  # one loss and one mind for all processes
             dist.all_reduce(told := torch.stack([told[0], told[1] / world, told.new_tensor(len(signals))]))
-        loss_sum, norm, signalled = [*told.tolist(), len(signals)][:3]
+        loss_sum, norm, signalled = [*told.tolist(), len(signals)][:3]  # alone: ours; else what all_reduce has put before it
         if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
             remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32; {out_dir} is as the last evaluation left it'
             stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; {remedy}')
@@ -351,7 +350,7 @@ if __name__ == '__main__':
         epoch, at_end = it / epoch_iters, it == total_iters
         if it % log_interval == 0 or at_end:
             write(iter=it, epoch=epoch, loss=loss_sum, lr=lr, norm=norm)
-        if now - shown > 0.2 if sys.stdout.isatty() else it % log_interval == 0:
+        if (now - shown > 0.2) if sys.stdout.isatty() else (it % log_interval == 0):
             left, shown = int((now - begin) / (it - first_iter) * (total_iters - it)), now
             line = f'iter {it:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, '
             line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, {left // 60}:{left % 60:02} left at this pace '
@@ -360,7 +359,8 @@ if __name__ == '__main__':
             logits, y = predict_all(splits['val'])
             val, train_loss = metrics(logits, y, labels), run['loss_sum'] / run['loss_n']
             new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
-            score = [val['macro_f1']] * (metric == 'val_macro_f1') + [-val['balanced_nll' if 'balanced' in metric else 'nll']]
+            loss = val['balanced_nll' if metric == 'val_balanced_loss' else 'nll']
+            score = [val['macro_f1'], -loss] if metric == 'val_macro_f1' else [-loss]  # of equal F1 the lower loss
             better = run['best'] is None or score > run['best']['score']
             run |= dict(bad_evals=0, best=new | {'score': score}) if better else dict(bad_evals=run['bad_evals'] + 1)
             line = f'iter {it:,} epoch {epoch:.2f}: train loss {train_loss:.4f}, val loss {val["nll"]:.4f}, accuracy '
@@ -369,7 +369,7 @@ if __name__ == '__main__':
             run |= dict(loss_sum=0.0, loss_n=0)
             if rank == 0 and better:
                 save_run(best_pt, checkpoint(metrics=val, best=new, temperature=fit_temperature(logits, y)))
-        if evaluated or signalled or it == head_epochs * epoch_iters:  # the last: another pace begins
+        if evaluated or signalled or it == head_epochs * epoch_iters:  # or the head was alone
             run['seconds'] += time.perf_counter() - begin
             begin, first_iter = time.perf_counter(), it
             save_last()
@@ -379,8 +379,8 @@ if __name__ == '__main__':
             break
 
     # the end: the best weights, once over the test split
-    whole = stopped != 'signal' and run['best'] and 'test' in splits and rank == 0
-    judged = conclude(out_dir, device=device, dtype=dtype) if whole else {}
+    to_judge = stopped != 'signal' and run['best'] and 'test' in splits and rank == 0
+    judged = conclude(out_dir, device=device, dtype=dtype) if to_judge else {}
     recall = {label: x['recall'] for label, x in judged.get('per_class', {}).items()}
     test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall} if judged else None
     summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
