@@ -185,7 +185,7 @@ if __name__ == '__main__':
         source = '' if model in TOKENIZERS else find(model)
         settings = {key: getattr(train, key) for key in RECIPE} | dict(dataset=dataset, tokenizer=source or TOKENIZERS[model])
         if dataset == 'synthetic':
-            split, test = Synthetic(rows, length), Synthetic(1000, length)
+            split, test, block_size = Synthetic(rows, length), Synthetic(1000, length), length
         else:
             folder = prepare(settings)
             split, test = (Split(folder, name, block_size, 'last') for name in ('train', 'test'))

@@ -43,7 +43,7 @@ from prepare import CLEANING, Split, clean, find_raw, prepare, read_json, read_r
 from tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
-out_dir = 'out/sentiment_scratch'  # of train.py; with several seeds or folds below it, all of them
+out_dir = 'out/sentiment_scratch'  # of train.py; or of its seeds, or else of its folds, which lie below: all of them
 split = 'test'  # or 'val', 'train'
 input = ''  # instead: a labelled .csv, .tsv or .jsonl
 text_column = ''  # of input; '' is the training data's
@@ -338,7 +338,7 @@ if __name__ == '__main__':
             a, b = (np.array([[names.index(x) for x in found[row]] for row in rows]) for found in (ours, theirs))
             last['against'] = {'run': against} | compare(a[:, 0], a[:, 1:], b[:, 1:], len(names))
     except (ValueError, OSError) as e:
-        stop(e)
+        stop(f'{e}; check the names given, and judge both runs first' if isinstance(e, OSError) else e)
     if len(each) > 1:
         show_summary(last)
     if against:

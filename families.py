@@ -1,6 +1,6 @@
 """
 A folder with a checkpoint of the Hugging Face kind -> our Transformer: what differs between GPT-2, BERT, DistilBERT and
-RoBERTa in names, sizes and files. A new family is a row in FAMILIES and FIELDS and a column in ROWS.
+RoBERTa in names, sizes and files. A new family is a row in FAMILIES, FIELDS and LAYER and a column in ROWS.
 What does not fit to the last tensor is a ValueError of one line, with the names.
 """
 

@@ -30,7 +30,7 @@ REVISION = {  # of the names we know; of others the newest, taken on trust
     'distilbert/distilbert-base-uncased': '12040accade4e8a0f71eabdb258fecc2e7e948be',
     'FacebookAI/roberta-base': 'e2da8e2f811d1448a5b465c236feacd80ffbac7b',
 }
-SHA256 = {  # of their model.safetensors
+SHA256 = {  # of model.safetensors; roberta-base's is not known here, and is printed
     'openai-community/gpt2': '248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707',
     'google-bert/bert-base-uncased': '68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3',
     'distilbert/distilbert-base-uncased': '5e3f1108e3cb34ee048634875d8482665b65ac713291a7e32396fb18f6ff0063',

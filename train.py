@@ -65,7 +65,7 @@ causal = True
 pool = 'auto'  # 'last', 'first' or 'mean'; auto: a checkpoint's own, from scratch 'last'
 dropout = 0.2  # few texts want much
 head_dropout = 0.0
-token_dropout = 0.0  # whole words; from scratch, where texts repeat each other, .4 keeps them from being learned by heart
+token_dropout = 0.0  # whole tokens; from scratch, where texts repeat each other, .4 keeps them from being learned by heart
 # fine-tuning
 keep_layers = 0  # of a checkpoint, the lowest so many; 0: all. The top ones know most about what it was made for
 freeze = 0  # the embeddings and this many layers stay as they came
@@ -99,7 +99,7 @@ patience = 0  # evaluations without improvement before the run stops; 0: never
 backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
 device = 'auto'
 dtype = 'auto'  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
-compile = False  # torch.compile: a minute or two at the start, then .75 of a step's time; graphs do without
+compile = False  # torch.compile: a minute or two, then .75 of a step's time on an H100; on a CPU it was slower
 graphs = 'auto'  # CUDA graphs: a step is recorded for each length, then replayed; auto: with CUDA, where that can be
 # chance
 seed = 1
@@ -113,7 +113,7 @@ FREE = 'out_dir log_interval init_from max_epochs max_iters patience device back
 FREE += ' wandb_log wandb_project wandb_run_name'
 KNOWN = dict(class_weight='none balanced sqrt sampling logit', keep='first last both', dtype='auto float32 bfloat16 float16')
 KNOWN |= dict(metric='auto val_loss val_balanced_loss val_macro_f1', decay_lr='cosine linear none', pool='auto last first mean')
-POSITIVE = 'log_interval block_size batch_size n_layer n_head n_embd layer_decay val_fraction'
+POSITIVE = 'log_interval block_size batch_size n_layer n_head n_embd layer_decay val_fraction'.split()
 
 
 def get_lr(it, max_lr, warmup, decay, total, min_lr):
@@ -142,10 +142,10 @@ if __name__ == '__main__':
         if key in KNOWN and value not in KNOWN[key].split():
             stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
         most = 1 if 'dropout' in key or key in ('label_smoothing', 'beta1', 'beta2') else math.inf
-        if isinstance(value, (int, float)) and not (0 < value < most or value == 0 and key not in POSITIVE.split()):
-            stop(f'{key}={value} is out of range; give it a positive number{" below 1" * (most == 1)}')
+        if isinstance(value, (int, float)) and not (0 < value < most or value == 0 and key not in POSITIVE):
+            stop(f'{key}={value} is out of range; set it {"above" if key in POSITIVE else "from"} 0{", below 1" * (most == 1)}')
     if keep_layers and init_from == 'scratch' or (head_lr or sparse_rows) and not learning_rate:
-        stop(f'keep_layers={keep_layers} wants a checkpoint (from scratch set n_layer); head_lr, sparse_rows a learning_rate')
+        stop('keep_layers wants a checkpoint (from scratch set n_layer); head_lr and sparse_rows a learning_rate above 0')
 
     # a checkpoint to go on from, with its own settings; machine
     try:

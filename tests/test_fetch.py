@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import os
+import socket
 import threading
 import time
 import zipfile
@@ -143,9 +144,10 @@ def test_a_server_that_never_answers_is_given_up(tmp_path, server, kind):
 
 def test_a_name_that_is_looked_up_for_ever_is_given_up(tmp_path, monkeypatch):
     """Looking up a host knows no timeout of its own."""
-    monkeypatch.setattr(pretrained.urllib.request, 'urlopen', lambda *_, **__: released.wait(20 * SLOW))
-    with fails(tmp_path):
+    monkeypatch.setattr(socket, 'getaddrinfo', lambda *_, **__: released.wait(20 * SLOW))
+    with fails(tmp_path) as e:
         fetch('http://nowhere.example/x', str(tmp_path / 'x'), MD5, 'buy it')
+    assert 'no answer in' in str(e.value)
 
 
 def test_nobody_listens(tmp_path):
