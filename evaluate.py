@@ -124,7 +124,7 @@ def resume_run(path, config, defaults, free):
         fell_back = key == 'dataset' and ours == config['fallback_dataset']
         if key not in free and anew and config[key] not in (ours, 'auto') and not fell_back:
             raise ValueError(f'{path} has {key}={ours}, not {config[key]}; leave {key} out or choose another out_dir')
-        if key not in ('init_from', 'out_dir') and not (key in free and anew):
+        if key == 'init_from' or key != 'out_dir' and not (key in free and anew):
             config[key] = ours
     return last
 
@@ -138,7 +138,7 @@ def labelled(path, recipe, columns, labels):
     columns = [own or old for own, old in zip(columns, recipe['columns'])]
     found = []
     for record, (_, row, reason) in enumerate(read_rows(path)):
-        if not reason and not set(columns) <= row.keys():
+        if not reason and not set(columns) <= row.keys() and not path.endswith('.jsonl'):  # whose rows may lack some
             raise ValueError(f'{path} has no column {columns}; set --text_column and --label_column to some of {list(row)}')
         text, label = (row.get(column, '').strip() for column in columns)
         found += [(record, text, recipe['names'].get(label, label))] * bool(text and label and not reason)
@@ -289,7 +289,7 @@ def several(config, free):
         with open(path, encoding='utf-8') as f:
             each.append(json.load(f))
         theirs = {key: value for key, value in each[-1]['settings'].items() if key not in [*free, 'seed', 'seeds', 'fold']}
-        other = [key for key, value in theirs.items() if config.get(key) not in (value, 'auto')]
+        other = [key for key, value in theirs.items() if config.get(key) not in (value, 'auto', 'resume')]
         if other and [theirs[key] for key in other] != [config['fallback_dataset']]:  # that one fell back, as we would
             stop(f'{run} was done with another {", ".join(other)}; choose another out_dir')
     show_summary(last := summary(config['out_dir'], each))
@@ -337,8 +337,8 @@ if __name__ == '__main__':
             names = sorted({name for found in (ours, theirs) for some in found.values() for name in some})
             a, b = (np.array([[names.index(x) for x in found[row]] for row in rows]) for found in (ours, theirs))
             last['against'] = {'run': against} | compare(a[:, 0], a[:, 1:], b[:, 1:], len(names))
-    except (ValueError, OSError) as e:
-        stop(f'{e}; check the names given, and judge both runs first' if isinstance(e, OSError) else e)
+    except (ValueError, OSError, KeyError, csv.Error) as e:
+        stop(e if isinstance(e, ValueError) else f'{e}; check the files named, and judge both runs first')
     if len(each) > 1:
         show_summary(last)
     if against:

@@ -151,7 +151,8 @@ def read_rows(path):
                 reason = 'NUL byte' if flaw[0] == '\0' else 'not UTF-8'
             if columns or kind == '.jsonl':
                 yield number, dict(zip(columns, fields)), reason
-            columns = columns or [x.strip() + f'.{i}' * (x in fields[:i]) for i, x in enumerate(fields)]  # no two alike
+            fields = fields if columns else [x.strip() for x in fields]  # the header, where no two may be alike
+            columns = columns or [x + f'.{i}' * (x in fields[:i]) for i, x in enumerate(fields)]
 
 
 def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
@@ -165,7 +166,7 @@ def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
         for split, path in paths.items():
             for record, (line, row, reason) in enumerate(read_rows(path)):
                 for column, setting in zip(recipe['columns'], ('text_column', 'label_column')):
-                    if not reason and column not in row:
+                    if not reason and column not in row and not path.endswith('.jsonl'):  # whose rows may lack some
                         raise ValueError(f'{path}: there is no column {column!r}; set --{setting} to one of {", ".join(row)}')
                 raw, label = [row.get(column, '').strip() for column in recipe['columns']]
                 label = recipe['names'].get(label, label)

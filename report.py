@@ -60,7 +60,7 @@ def wilson(hits, n, z=1.959964):
     """The 95 % interval of a share (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953), as in metrics.py."""
     p, z2, n = hits / (n or 1), z * z, n or 1e-9  # of nothing: 0 to 1
     middle, half = p + z2 / (2 * n), z * (p * (1 - p) / n + z2 / (4 * n * n)) ** 0.5
-    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+    return min(p, max(0.0, (middle - half) / (1 + z2 / n))), max(p, min(1.0, (middle + half) / (1 + z2 / n)))
 
 
 def reliability_bins(confidence, hits, n_bins=15):
@@ -111,7 +111,7 @@ def draw(folder, runs, parent, about):
         counts, ax = np.bincount(truth * K + guess, minlength=K * K).reshape(K, K), matrix.subplots()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         matrix.colorbar(ax.imshow(shares, cmap='Blues', vmin=0, vmax=1), label='share of the true label')
-        for (i, j), x in np.ndenumerate(shares):  # white on dark
+        for (i, j), x in np.ndenumerate(shares) if K <= 20 else ():  # white on dark; of more labels none could be read
             ax.text(j, i, f'{counts[i, j]:,}\n{x:.0%}', ha='center', va='center', size=min(8, 160 / K), color=str(int(x > 0.5)))
         ax.set_xticks(range(K), labels, rotation=40, ha='right', rotation_mode='anchor', parse_math=False)  # a label may hold $
         ax.set_yticks(range(K), labels, parse_math=False)
@@ -202,7 +202,7 @@ def ask(url, prompt, key):
     body = {'model': llm_model, 'messages': [{'role': 'user', 'content': prompt}], 'temperature': 0}
     request = urllib.request.Request(url, json.dumps(body).encode(), {'Content-Type': 'application/json'})
     request.unredirected_hdrs = {'Authorization': f'Bearer {key}'} if key else {}  # no other host must see the key
-    for attempt in range(llm_retries + 1):
+    for attempt in range(max(llm_retries, 0) + 1):
         try:
             with urllib.request.urlopen(request, timeout=llm_timeout) as response:
                 said = str(json.loads(response.read())['choices'][0]['message']['content'] or '')
@@ -212,7 +212,7 @@ def ask(url, prompt, key):
         except (OSError, HTTPException) as e:
             code, after = getattr(e, 'code', 0), str(getattr(e, 'headers', {}).get('Retry-After'))
             trouble = f'HTTP {code}' if code else f'no answer ({type(e).__name__})'
-        if attempt == llm_retries or 300 <= code < 500 and code not in (408, 429):
+        if attempt >= llm_retries or 300 <= code < 500 and code not in (408, 429):
             stop(f'{url}: {trouble}; check --llm, --llm_model and LLM_API_KEY, then go on: answers so far are kept')
         wait = max(llm_backoff * 2**attempt, int(after) if re.fullmatch('[0-9]{1,4}', after) else 0)
         print(f'{url}: {trouble}, again in {wait:g} s', file=sys.stderr)
@@ -277,7 +277,7 @@ def results_table(results_dir, config_dir):
 if __name__ == '__main__':
     configure(globals())
     parent, here, result = Path(out_dir), Path(__file__).resolve().parent, {}
-    found = [list(parent.glob(f'{kind}-*/predictions.csv')) for kind in ('seed', 'fold')]
+    found = [[x for x in parent.glob(f'{kind}-*/predictions.csv') if x.parent.name[5:].isdigit()] for kind in ('seed', 'fold')]
     runs = sorted((path.parent for path in found[0] or found[1]), key=lambda path: (len(path.name), path)) or [parent]  # 2 < 10
     folder = parent if (parent / 'predictions.csv').exists() else runs[0]
     if readme:

@@ -48,7 +48,7 @@ def piped():
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def classify(texts):
@@ -77,9 +77,8 @@ def show(text, c):
 
 def classify_file(path, column, out):
     """The rows of a table, streamed to the open file out with label, probability and runner_up added to their columns."""
-    n, broken, cut, writer, started = 0, 0, 0, None, time.perf_counter()
+    n, broken, cut, writer, rows, started = 0, 0, 0, None, read_rows(path), time.perf_counter()
     end = '\r' if sys.stderr.isatty() else '\n'
-    rows = read_rows(path)
     while chunk := list(itertools.islice(rows, CHUNK)):
         for line, _, reason in (odd := [x for x in chunk if x[2]]):
             print(f'{path} line {line}: {reason}; left out', file=sys.stderr)
@@ -91,9 +90,9 @@ def classify_file(path, column, out):
             new = [next(x for k in itertools.count() if (x := 'predicted_' * k + name) not in header) for name in NEW]
             writer = csv.DictWriter(out, header + new, '', 'ignore', **(UNQUOTED if output.endswith('.tsv') else {}))
             if not as_json:
-                writer.writeheader()
+                writer.writerow({k: k.translate(NO_BREAKS) if output.endswith('.tsv') else k for k in header + new})
         for row, c in zip(chunk, classify([row.get(column, '') for row in chunk])):
-            row |= zip(new, (c[name] for name in NEW))
+            row |= zip(new, (c[name] if row.get(column, '').strip() else '' for name in NEW))  # no text, no label
             cut += c['truncated']
             if as_json:
                 out.write(dumps(row, ensure_ascii=False) + '\n')
@@ -101,7 +100,8 @@ def classify_file(path, column, out):
                 writer.writerow({k: str(x).translate(NO_BREAKS) for k, x in row.items()} if output.endswith('.tsv') else row)
         n += len(chunk)
         print(f'{n:,} rows, {n / (time.perf_counter() - started):,.0f} a second', file=sys.stderr, end=end)
-    print(f'{n:,} rows classified, {cut:,} cut as too long, {broken:,} left out; {output or "stdout"}', file=sys.stderr)
+    done = f'{n:,} rows classified, {cut:,} cut as too long, {broken:,} left out; {output or "stdout"}'
+    print(done, file=sys.stderr) if n else stop(f'{path}: {done} is as it was; give a header and rows, in UTF-8')
 
 
 if __name__ == '__main__':
@@ -109,15 +109,15 @@ if __name__ == '__main__':
     if batch_size < 1 or not 0 <= threshold <= 1:
         stop(f'batch_size={batch_size} and threshold={threshold}: give a positive number, and a probability')
     goal = pathlib.Path(output).resolve()
-    if output and (not input or goal == pathlib.Path(input).resolve() or goal.is_dir() or not goal.parent.is_dir()):
+    if output and (not input or goal == pathlib.Path(input).resolve() or goal.is_dir() or not os.access(goal.parent, os.W_OK)):
         stop(f'output={output} takes the rows of another file, named by --input=, is a file, in a folder that exists; mend one')
     found = [out_dir] if out_dir.endswith('.pt') else pathlib.Path(out_dir or 'out').rglob('best.pt')
     path = max(filter(os.path.exists, found), key=os.path.getmtime, default='')
     if not path:
         stop(f'no trained model {out_dir or "below ./out"}; run first: python train.py config/train_sentiment_scratch.py')
-    for name, setting in ((input, 'input'), (text[5:] if text.startswith('FILE:') else '', 'text')):
-        if name and not (os.path.isfile(name) and os.path.getsize(name)):
-            stop(f'there is no file {name}, or nothing in it; check --{setting}')
+    for name, setting in ((input, 'input'), (text[5:] or ' ' if text.startswith('FILE:') else '', 'text')):
+        if name and not (os.path.isfile(name) and os.path.getsize(name) and os.access(name, os.R_OK)):
+            stop(f'there is no file {name} that can be read, or nothing in it; check --{setting}')
 
     from batches import predict  # torch, only now: a mistyped flag should not wait for it
     from evaluate import choose_machine, open_run

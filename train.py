@@ -135,7 +135,7 @@ if __name__ == '__main__':
     defaults = dict(globals())
     config = configure(globals())
     if (seeds or folds) and not fold:
-        several(config, {*FREE.split()} - {'max_epochs', 'max_iters', 'patience'})  # free, but alike in one mean
+        several(config, {*FREE.split()} - {'init_from', 'max_epochs', 'max_iters', 'patience'})  # free, but alike in one mean
     rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
     last_pt, best_pt, log_path = (os.path.join(out_dir, name) for name in ('last.pt', 'best.pt', 'metrics.jsonl'))
     for key, value in config.items():
@@ -306,14 +306,14 @@ if __name__ == '__main__':
     for group in groups:  # a checkpoint may be of another machine; a graph reads the rate where it was recorded
         group |= dict(lr=torch.zeros((), device=device) if recording else 0.0, capturable=device.startswith('cuda'))
     if rank == 0:
+        if wandb_log:  # before the log is begun anew: without a login it stops here
+            import wandb
+
+            wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), config=config, dir=out_dir)
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
         log = open(log_path + '.tmp', 'w', 1, encoding='utf-8')  # line by line, so that no kill takes what was logged
         log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])  # later ones come again
         os.replace(log_path + '.tmp', log_path)
-        if wandb_log:
-            import wandb
-
-            wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), config=config, dir=out_dir)
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))

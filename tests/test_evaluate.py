@@ -170,6 +170,11 @@ def test_seeds_and_folds(judged, tmp_path):
     assert 'learning_rate' in other.err
     longer = run('train.py', *short, f'--out_dir={out}', '--seeds=3', '--max_epochs=3', status=2)
     assert 'max_epochs' in longer.err, 'a mean of shorter and longer runs'
+    path = out / 'seed-1' / 'evaluation.json'
+    path.write_text((scratch := path.read_text()).replace('"init_from": "scratch"', '"init_from": "minilm"'))
+    mixed = run('train.py', *short, f'--out_dir={out}', '--seeds=2', status=2)
+    assert 'init_from' in mixed.err, 'a mean of different nets'
+    path.write_text(scratch)
 
     os.utime(out / 'seed-1' / 'last.pt')  # as if it had been begun anew, and broken off: it goes on, and is judged anew
     assert 'seed 1 of 2' in run('train.py', *short, f'--out_dir={out}', '--seeds=2').out

@@ -242,6 +242,20 @@ def test_a_broken_row_costs_itself_only(tmp_path):
     assert sorted(Split(folder, 'train').rows) == [0, 2, 3, 8, 9]
 
 
+def test_of_two_columns_of_one_name_the_first_is_meant(tmp_path):
+    """Blanks around a name do not make it another: the label was read from the second."""
+    (tmp_path / 'x.csv').write_text('body,mood, mood\nfine,a,b\n')
+    assert good_rows(tmp_path / 'x.csv') == [{'body': 'fine', 'mood': 'a', 'mood.2': 'b'}]
+
+
+def test_a_first_row_without_a_label_costs_itself_only(tmp_path):
+    """A JSONL's rows may differ; the file was refused."""
+    rows = [{'body': 'x'}, *({'body': f'text {i}', 'mood': 'ab'[i % 2]} for i in range(40))]
+    (tmp_path / 'x.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    folder = prepare(settings(tmp_path, tmp_path / 'x.jsonl'))
+    assert rejected(folder) == [(1, 'no label')]
+
+
 def test_many_open_quotes_take_no_time(tmp_path):
     """Giving swallowed rows back must not make a file of broken rows quadratic without bound."""
     path = tmp_path / 'bad.csv'

@@ -108,6 +108,14 @@ def test_wilson_is_the_one_of_evaluate(hits, n):
     np.testing.assert_allclose(report.wilson(hits, n), wilson(hits, n), atol=1e-9)
 
 
+def test_a_perfect_run_lies_within_its_interval():
+    """24 of 24 had an upper end of 1 - 1e-16, and matplotlib takes no error bar below zero."""
+    for n in range(1, 300):
+        for hits in (0, n):
+            low, high = report.wilson(hits, n)
+            assert low <= hits / n <= high
+
+
 def test_torch_is_not_imported():
     run(['-c', 'import sys; sys.modules["torch"] = None; import report'], cwd=ROOT)
 
@@ -140,8 +148,8 @@ def test_pictures_and_card_are_made(tmp_path, evaluation):
 def test_a_folder_of_seeds_has_one_picture_of_all(tmp_path):
     """Ten comes after two; the rest is about the first, and that is said."""
     pytest.importorskip('matplotlib')
-    for seed in (10, 2):
-        write_run(tmp_path / f'seed-{seed}', seed=seed)
+    for seed in (10, 2, '2-old'):
+        write_run(tmp_path / f'seed-{seed}', seed=len(str(seed)))
     result = run('report.py', f'--out_dir={tmp_path}')
     assert os.listdir(tmp_path).count('seeds.png') == 1 and (tmp_path / 'seed-2' / 'card.md').exists()
     assert not (tmp_path / 'seed-10' / 'card.md').exists() and f'about {tmp_path}/seed-2' in result.out

@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -116,6 +117,7 @@ def test_before_any_training_one_line_says_what_to_run(tmp_path):
         ('--input=rows.csv --output=.', 'folder'),
         ('--input=rows.csv --output=nowhere/out.csv', 'folder'),  # this and the next were tracebacks, after the model had come
         ('--batch_size=0', 'batch_size=0'),
+        ('--text=FILE:', 'text'),
         ('--threshold=80', 'threshold=80'),  # made every answer uncertain
     ],
 )
@@ -170,6 +172,32 @@ def test_keys_that_a_first_row_lacks_are_kept(moved, tmp_path):
         found = rows_of(out) if ending == 'csv' else [json.loads(x) for x in out.read_text(encoding='utf-8').splitlines()]
         assert [(row.get('label') or '', row.get('from') or '') for row in found] == [('', ''), ('mine', 'Ann')]
         assert [row['predicted_label'] for row in found] == ['bad', 'good']
+
+
+@pytest.mark.parametrize('rows', ['body\n'.encode('utf-16'), b'body\n', b'body\rlate\rlovely\r'])
+def test_a_table_without_rows_overwrites_nothing(moved, tmp_path, rows):
+    """A header alone, or what no line can be read of, ended in an empty file and status 0."""
+    (tmp_path / 'rows.csv').write_bytes(rows)
+    (tmp_path / 'out.csv').write_text('precious')
+    args = f'--out_dir={moved} --input={tmp_path}/rows.csv --output={tmp_path}/out.csv'
+    assert 'in UTF-8' in run('sample_classify.py', *args.split(), status=2).err
+    assert (tmp_path / 'out.csv').read_text() == 'precious'
+
+
+def test_a_row_without_a_text_gets_no_label(moved, tmp_path):
+    """It was called bad at .995; training rejects such a row."""
+    (tmp_path / 'rows.csv').write_text('id,body\n1,\n2,late and awful\n3,  \n')
+    out = run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.csv').out
+    found = [(row['label'], row['probability'] > '') for row in csv.DictReader(out.splitlines())]
+    assert found == [('', False), ('bad', True), ('', False)]
+
+
+def test_a_socket_is_a_pipe(moved):
+    """What other programs connect to stdin; it got the answers to the examples."""
+    ours, theirs = socket.socketpair()
+    ours.sendall(b'late and awful\n')
+    ours.shutdown(socket.SHUT_WR)
+    assert 'late and awful' in run('sample_classify.py', f'--out_dir={moved}', stdin=theirs).out
 
 
 def test_a_broken_row_costs_itself_and_a_wrong_column_one_line(moved, tmp_path):
