@@ -1,7 +1,7 @@
 # GPT-2 (124 million parameters) on 970 customer-service conversations, 17 of them positive
 # $ python train.py config/finetune_gpt2.py --block_size=256
-# not yet measured here (its weights come from a hub, 0.5 GB). Public reports of the same data have 70 to 90 % of the
-# 30 test texts, the highest by training the whole network; estimated: half an hour on two CPU cores
+# not yet measured here (its weights come from a hub, 0.5 GB). Expect 70 to 90 % of the 30 test texts, as public
+# reports have, the highest by training the whole network; estimated: half an hour on two CPU cores
 
 out_dir = 'out/gpt2'
 dataset = 'customer_service'
