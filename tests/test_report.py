@@ -148,8 +148,8 @@ def test_pictures_and_card_are_made(tmp_path, evaluation):
 def test_a_folder_of_seeds_has_one_picture_of_all(tmp_path):
     """Ten comes after two; the rest is about the first, and that is said."""
     pytest.importorskip('matplotlib')
-    for seed in (10, 2, '2-old'):
-        write_run(tmp_path / f'seed-{seed}', seed=len(str(seed)))
+    for seed in (10, 2):
+        write_run(tmp_path / f'seed-{seed}', seed=seed)
     result = run('report.py', f'--out_dir={tmp_path}')
     assert os.listdir(tmp_path).count('seeds.png') == 1 and (tmp_path / 'seed-2' / 'card.md').exists()
     assert not (tmp_path / 'seed-10' / 'card.md').exists() and f'about {tmp_path}/seed-2' in result.out
