@@ -30,8 +30,8 @@ def run_file(name):
 
 def configure(settings, argv=None):
     """Override settings (a script's globals) by argv, all or nothing, and return a dict of the settings alone."""
-    old = {k: v for k, v in settings.items() if k[0] != '_' and k.islower() and isinstance(v, (bool, int, float, str))}
-    new = dict(old)
+    getattr(sys.stdout, 'reconfigure', dict)(errors='backslashreplace')  # a terminal may lack letters, a notebook this method
+    new = dict(old := {k: v for k, v in settings.items() if k[0] != '_' and k.islower() and isinstance(v, (int, float, str))})
     if {'-h', '--help'} & set(argv := sys.argv[1:] if argv is None else argv):
         with open(settings['__file__'], encoding='utf-8') as f:  # the top of the script is the documentation
             top = re.split(r'^\s*(?:\w+ *= *)?configure\(', f.read(), maxsplit=1, flags=re.M)[0]

@@ -393,7 +393,6 @@ if __name__ == '__main__':
         report, train = read_json(folder, 'report.json'), Split(folder, 'train')
     except (ValueError, OSError) as e:
         stop(e)
-    sys.stdout.reconfigure(errors='backslashreplace')  # a text may hold what the terminal has no letters for
     report |= {'tokenizer': report['tokenizer']['name'], 'share_truncated': float((train.lengths > block_size).mean())}
     show_data(report)
     keys = 'dataset tokenizer rows rejected labels tokens share_truncated'

@@ -40,6 +40,7 @@ EXAMPLES = (
 )
 CHUNK, NEW = 2048, ('label', 'probability', 'runner_up')  # rows held in memory at a time; what they get
 UNQUOTED, NO_BREAKS = dict(delimiter='\t', quoting=csv.QUOTE_NONE, quotechar=None), dict.fromkeys(b'\t\r\n', ' ')  # of a .tsv
+NO_UTF8 = (b'', b'\xff\xfe', b'\xfe\xff')  # how a file begins that is empty, or UTF-16
 
 
 def piped():
@@ -75,49 +76,44 @@ def show(text, c):
     print(f'{odds}  {text if len(text) < 80 else text[:77] + "..."}' + '  [only a part was read: too long]' * c['truncated'])
 
 
-def classify_file(path, column, out):
+def classify_file(path, column, header, out):
     """The rows of a table, streamed to the open file out with label, probability and runner_up added to their columns."""
-    n, broken, cut, writer, rows, started = 0, 0, 0, None, read_rows(path), time.perf_counter()
-    end = '\r' if sys.stderr.isatty() else '\n'
+    n, broken, cut, rows, started = 0, 0, 0, read_rows(path), time.perf_counter()
+    end, flat = '\r' if sys.stderr.isatty() else '\n', output.endswith('.tsv')
+    new = [next(x for k in itertools.count() if (x := 'predicted_' * k + name) not in header) for name in NEW]
+    writer = csv.DictWriter(out, header + new, '', **(UNQUOTED if flat else {}))
+    if not as_json:
+        writer.writerow({k: k.translate(NO_BREAKS) if flat else k for k in header + new})
     while chunk := list(itertools.islice(rows, CHUNK)):
         for line, _, reason in (odd := [x for x in chunk if x[2]]):
             print(f'{path} line {line}: {reason}; left out', file=sys.stderr)
         broken, chunk = broken + len(odd), [row for _, row, reason in chunk if not reason]
-        if writer is None and chunk:
-            header = list(chunk[-1])  # of a JSONL, which may have keys that its first row lacks
-            if column not in header:
-                stop(f'{path}: there is no column {column!r}; set --text_column to one of {", ".join(header)}')
-            new = [next(x for k in itertools.count() if (x := 'predicted_' * k + name) not in header) for name in NEW]
-            writer = csv.DictWriter(out, header + new, '', 'ignore', **(UNQUOTED if output.endswith('.tsv') else {}))
-            if not as_json:
-                writer.writerow({k: k.translate(NO_BREAKS) if output.endswith('.tsv') else k for k in header + new})
         for row, c in zip(chunk, classify([row.get(column, '') for row in chunk])):
             row |= zip(new, (c[name] if row.get(column, '').strip() else '' for name in NEW))  # no text, no label
             cut += c['truncated']
             if as_json:
                 out.write(dumps(row, ensure_ascii=False) + '\n')
             else:
-                writer.writerow({k: str(x).translate(NO_BREAKS) for k, x in row.items()} if output.endswith('.tsv') else row)
+                writer.writerow({k: str(x).translate(NO_BREAKS) for k, x in row.items()} if flat else row)
         n += len(chunk)
         print(f'{n:,} rows, {n / (time.perf_counter() - started):,.0f} a second', file=sys.stderr, end=end)
-    done = f'{n:,} rows classified, {cut:,} cut as too long, {broken:,} left out; {output or "stdout"}'
-    print(done, file=sys.stderr) if n else stop(f'{path}: {done} is as it was; give a header and rows, in UTF-8')
+    print(f'{n:,} rows classified, {cut:,} cut as too long, {broken:,} left out; {output or "stdout"}', file=sys.stderr)
 
 
 if __name__ == '__main__':
     configure(globals())
-    if batch_size < 1 or not 0 <= threshold <= 1:
-        stop(f'batch_size={batch_size} and threshold={threshold}: give a positive number, and a probability')
-    goal = pathlib.Path(output).resolve()
-    if output and (not input or goal == pathlib.Path(input).resolve() or goal.is_dir() or not os.access(goal.parent, os.W_OK)):
+    if batch_size < 1 or not 0 <= threshold <= 1 or text and input:
+        stop(f'batch_size={batch_size}, threshold={threshold}: a positive number, a probability, and either --text or --input')
+    source, goal, part = (pathlib.Path(name).resolve() for name in (input, output, f'{output}.part'))
+    if output and (not input or source in (goal, part) or goal.is_dir() or not os.access(goal.parent, os.W_OK)):
         stop(f'output={output} takes the rows of another file, named by --input=, is a file, in a folder that exists; mend one')
     found = [out_dir] if out_dir.endswith('.pt') else pathlib.Path(out_dir or 'out').rglob('best.pt')
     path = max(filter(os.path.exists, found), key=os.path.getmtime, default='')
     if not path:
         stop(f'no trained model {out_dir or "below ./out"}; run first: python train.py config/train_sentiment_scratch.py')
     for name, setting in ((input, 'input'), (text[5:] or ' ' if text.startswith('FILE:') else '', 'text')):
-        if name and not (os.path.isfile(name) and os.path.getsize(name) and os.access(name, os.R_OK)):
-            stop(f'there is no file {name} that can be read, or nothing in it; check --{setting}')
+        if name and not (os.path.isfile(name) and os.access(name, os.R_OK) and open(name, 'rb').read(2) not in NO_UTF8):
+            stop(f'there is no file {name} that can be read, or nothing in it, in UTF-8; check --{setting}')
 
     from batches import predict  # torch, only now: a mistyped flag should not wait for it
     from evaluate import choose_machine, open_run
@@ -130,13 +126,18 @@ if __name__ == '__main__':
     except ValueError as e:
         stop(e)
     print(f'{path}, trained on {checkpoint["dataset"]}', file=sys.stderr)
-    sys.stdout.reconfigure(errors='backslashreplace')  # the terminal may not have all letters
+    getattr(sys.stdout, 'reconfigure', dict)(encoding='utf-8' if input or json else None, errors='backslashreplace')
     if hasattr(signal, 'SIGPIPE'):  # not on Windows
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" has seen enough: end without a word
     if input:
-        as_json, part = output.endswith('.jsonl') or (json and not output), f'{output}.part'
+        column, as_json = text_column or checkpoint['recipe']['columns'][0], json or output.endswith(('.json', '.jsonl'))
+        rows = (row for _, row, reason in read_rows(input) if not reason)  # of a JSONL any may bring further columns
+        header = list(max(rows, key=len, default={}) if input.lower().endswith('.jsonl') else next(rows, {}))
+        if column not in header:
+            names = ', '.join(header) or 'those of a header; it has no row in UTF-8'
+            stop(f'{input}: there is no column {column!r}; set --text_column to one of {names}')
         with open(part, 'w', newline='', encoding='utf-8') if output else contextlib.nullcontext(sys.stdout) as f:
-            classify_file(input, text_column or checkpoint['recipe']['columns'][0], f)
+            classify_file(input, column, header, f)
         if output:
             os.replace(part, output)
         raise SystemExit

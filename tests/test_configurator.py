@@ -1,6 +1,7 @@
 # python -m pytest tests/test_configurator.py
 """The configurator: what nanoGPT's let pass in silence, or met with a bare AssertionError, has an answer here."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,14 @@ def test_no_arguments_are_no_mistake():
     """The commonest command line of all: python sample_classify.py."""
     given = settings()
     assert configure(given, []) and given == settings()
+
+
+@pytest.mark.parametrize('stdout', ['sys.stdout', 'type("Cell", (), dict(write=sys.stdout.write, flush=sys.stdout.flush))()'])
+def test_labels_that_a_terminal_lacks_are_no_traceback(stdout):
+    """Windows' pipes have cp1252: train.py ended in a UnicodeEncodeError. A notebook's stdout cannot be reconfigured at all."""
+    begin = f'import sys; sys.stdout = {stdout}; from configurator import configure; configure({{}}, [])'
+    env = {**os.environ, 'PYTHONIOENCODING': 'cp1252' if stdout == 'sys.stdout' else 'utf-8'}
+    done = subprocess.run(
+        [sys.executable, '-c', begin + '; print("done", "\\u4f60")'], cwd=ROOT, env=env, capture_output=True, encoding='utf-8'
+    )
+    assert done.stdout.split() == ['done', '\\u4f60' if stdout == 'sys.stdout' else '\u4f60'], done.stderr

@@ -113,20 +113,23 @@ def test_before_any_training_one_line_says_what_to_run(tmp_path):
     'flags, words',
     [
         ('--text=late --output=out.csv', '--input='),  # was ignored
+        ('--text=late --input=rows.csv', 'either'),  # likewise, and the file classified
         ('--input=rows.csv --output=rows.csv', 'another file'),  # would have lost what cannot be read
         ('--input=rows.csv --output=.', 'folder'),
         ('--input=rows.csv --output=nowhere/out.csv', 'folder'),  # this and the next were tracebacks, after the model had come
         ('--batch_size=0', 'batch_size=0'),
         ('--text=FILE:', 'text'),
+        ('--text=FILE:letter.txt', 'UTF-8'),  # a PowerShell's UTF-16, which got a label at .99
         ('--threshold=80', 'threshold=80'),  # made every answer uncertain
     ],
 )
 def test_what_cannot_be_meant_is_one_line_at_once(moved, tmp_path, flags, words):
     write_rows(tmp_path / 'rows.csv', 5)
+    (tmp_path / 'letter.txt').write_text('late and awful', encoding='utf-16')
     before = (tmp_path / 'rows.csv').read_bytes()
     result = run('sample_classify.py', f'--out_dir={moved}', *flags.split(), cwd=tmp_path, status=2)
     assert result.err.count('\n') == 1 and words in result.err
-    assert os.listdir(tmp_path) == ['rows.csv'] and (tmp_path / 'rows.csv').read_bytes() == before
+    assert set(os.listdir(tmp_path)) == {'rows.csv', 'letter.txt'} and (tmp_path / 'rows.csv').read_bytes() == before
 
 
 def test_head_may_stop_reading(moved, tmp_path):
@@ -172,6 +175,39 @@ def test_keys_that_a_first_row_lacks_are_kept(moved, tmp_path):
         found = rows_of(out) if ending == 'csv' else [json.loads(x) for x in out.read_text(encoding='utf-8').splitlines()]
         assert [(row.get('label') or '', row.get('from') or '') for row in found] == [('', ''), ('mine', 'Ann')]
         assert [row['predicted_label'] for row in found] == ['bad', 'good']
+
+
+def test_a_key_that_comes_late_is_kept(moved, tmp_path):
+    """Of a JSONL only the first 2,048 rows were asked for their columns; what came after them was dropped without a word."""
+    rows = [{'body': 'late'}] * 2100 + [{'body': 'lovely', 'label': 'mine'}]
+    (tmp_path / 'rows.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
+    run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.jsonl', f'--output={tmp_path}/out.csv')
+    first, *_, last = rows_of(tmp_path / 'out.csv')
+    assert (first['label'], last['label'], last['predicted_label']) == ('', 'mine', 'good')
+
+
+def test_a_table_is_not_written_over_by_its_own_beginning(moved, tmp_path):
+    """What is not yet whole lies in out.csv.part, which may be the very file to read."""
+    write_rows(tmp_path / 'out.csv.part', 5)
+    (tmp_path / 'rows.csv').write_bytes(before := (tmp_path / 'out.csv.part').read_bytes())
+    for name, goal, words in (('out.csv.part', 'out.csv', 'another file'), ('rows.csv', 'new.csv', 'text_column')):
+        args = f'--out_dir={moved} --input={tmp_path}/{name} --output={tmp_path}/{goal} --text_column=no'
+        assert words in run('sample_classify.py', *args.split(), status=2).err
+    assert (tmp_path / 'out.csv.part').read_bytes() == before
+    assert set(os.listdir(tmp_path)) == {'out.csv.part', 'rows.csv'}, 'a wrong column leaves nothing behind'
+
+
+def test_programs_get_utf8_and_what_they_ask_for(moved, tmp_path):
+    """A terminal of few letters put \\u4f60 into a CSV, and --json=True wrote a CSV where --output was named otherwise."""
+    (tmp_path / 'rows.csv').write_text('body\nlate 你好\n', encoding='utf-8')
+    flags = [f'--out_dir={moved}', f'--input={tmp_path}/rows.csv']
+    poor = {'PYTHONIOENCODING': 'cp1252'}
+    assert 'late 你好' in run('sample_classify.py', *flags, env=poor, encoding='utf-8').out
+    for more in (['--json=True', f'--output={tmp_path}/out.txt'], [f'--output={tmp_path}/out.json']):
+        run('sample_classify.py', *flags, *more)
+        assert json.loads((tmp_path / more[-1].rpartition('/')[2]).read_text(encoding='utf-8'))['body'] == 'late 你好'
+    said = run('sample_classify.py', flags[0], '--text=late 你好', env=poor, encoding='utf-8').out
+    assert '\\u4f60' in said, 'people get what their terminal can show'
 
 
 @pytest.mark.parametrize('rows', ['body\n'.encode('utf-16'), b'body\n', b'body\rlate\rlovely\r'])
