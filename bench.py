@@ -44,7 +44,7 @@ steps = 64  # of a turn of training, after 8 that do not count: what we sort at 
 device = 'auto'
 dtype = 'auto'
 # -----------------------------------------------------------------------------
-WARM, PASSES = 8, {'train': 3, 'infer': 1}  # steps; a backward pass costs two forward ones
+WARM, PASSES = 8, {'train': 3, 'infer': 1, 'prepare': 0}  # steps; a backward pass costs two forward ones
 TOKENIZERS = {'random-gpt2': 'gpt2', 'random-bert': 'bpe16384', 'scratch': 'bpe8192'}
 
 
@@ -179,8 +179,8 @@ if __name__ == '__main__':
     configure(globals())
     tempfile.tempdir = (room := tempfile.TemporaryDirectory()).name  # goes at the end, with all that the turns left in it
     try:
-        if set(what.split()) - {'train', 'infer', 'prepare'} or peer not in ('', 'transformers'):
-            raise ValueError(f'what={what}, peer={peer}: what is some of train infer prepare, peer is transformers or nothing')
+        if {*what.split()} - {*PASSES} or peer not in ('', 'transformers') or min(rows, length, batch_size, turns, steps) < 1:
+            raise ValueError(f'what={what}: some of {", ".join(PASSES)}; peer={peer}: transformers or nothing; numbers above 0')
         device, ptdtype = choose_machine(device, dtype)
         source = '' if model in TOKENIZERS else find(model)
         settings = {key: getattr(train, key) for key in RECIPE} | dict(dataset=dataset, tokenizer=source or TOKENIZERS[model])
@@ -233,7 +233,7 @@ if __name__ == '__main__':
             seconds = answers[name] if kind == 'train' else clock() - tick
             seen = {'train': seen[WARM:][:steps], 'infer': [(test.lengths, 1)], 'prepare': [([0] * n_rows, 1)]}[kind]
             lengths = np.concatenate([x for x, _ in seen])
-            flops = (ours.flops_per_token(lengths) * lengths).sum() / 3 * PASSES.get(kind, 0)
+            flops = (ours.flops_per_token(lengths) * lengths).sum() / 3 * PASSES[kind]
             x = dict(examples_per_s=len(lengths) / seconds, tokens_per_s=float(lengths.sum()) / seconds)
             x |= dict(share_of_peak=float(flops / seconds / 1e9 / result['peak_matmul_gflops']))
             x |= dict(padding=float(1 - lengths.sum() / sum(n for _, n in seen))) if kind == 'train' else {}

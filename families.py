@@ -138,6 +138,8 @@ def read_weights(folder, prefix):
             else:  # torch's format of before 2020 is no zip archive and cannot be mapped
                 found = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
             for name, tensor in found.items():
+                if not isinstance(tensor, torch.Tensor):
+                    raise ValueError(f'{name} is no tensor')
                 name = re.sub(r'\.gamma\Z', '.weight', re.sub(r'\.beta\Z', '.bias', name))
                 if tensors.setdefault(name.removeprefix(prefix), tensor) is not tensor:
                     raise ValueError(f'{name} is there twice')

@@ -272,7 +272,7 @@ def prepare(settings):
     recipe |= {key: s[key] for key in FOLDS if fold} | ({'parts': True} if 'parts' in known else {})
     for split, path in paths.items():
         if not os.path.isfile(path):
-            raise ValueError(f'there is no file {path}, seen from {os.getcwd()}; check --dataset and --test_file')
+            raise ValueError(f'there is no file {path}, seen from {os.getcwd()}; check its name, or go where it lies')
         with open(path, 'rb') as f:
             recipe['raw'][split] = hashlib.file_digest(f, 'sha256').hexdigest()
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]

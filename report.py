@@ -157,8 +157,8 @@ def table(*rows):
 
 def card(e, errors, name):
     """evaluation.json, the rows of errors.csv -> a model card, its head as https://hf.co/docs/hub/model-cards wants it"""
-    plain = {x: re.sub(r'([^\w\s])', r'\\\1', ' '.join(x.split())) for x in e['labels']}  # in Markdown without its marks
-    data, each = re.sub(r'[^\w.-]+', '-', Path(e['dataset']).stem), []
+    plain = {x: re.sub(r'([^\w\s]|_)', r'\\\1', ' '.join(x.split())) for x in e['labels']}  # in Markdown without its marks
+    data, each = re.sub(r'[^\w.-]+', '-', e['dataset']), []
     test = {'task': {'type': 'text-classification'}, 'dataset': {'name': data, 'type': data, 'split': e['split']}}
     test['metrics'] = [{'type': 'accuracy', 'value': e['accuracy']}, {'type': 'f1', 'name': 'macro-F1', 'value': e['macro_f1']}]
     head = {'language': language, 'library_name': 'nanosentiment', 'pipeline_tag': 'text-classification', 'tags': ['nanogpt']}
@@ -192,7 +192,7 @@ def card(e, errors, name):
 def named(answer, labels):
     """The one label that an answer names, as a whole word in any case, longest first; '' for none, and for several."""
     words = '|'.join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    said = re.findall(rf'(?i)(?<!\w)(?:{words})(?!\w)', re.sub('(?s)<think>.*?</think>', '', answer))  # not: thought aloud
+    said = re.findall(rf'(?i)(?<!\w)(?:{words})(?!\w)', re.sub('(?s).*</think>', '', answer))  # not: thought aloud
     found = [label for label in labels if label.casefold() in map(str.casefold, said)]
     return found[0] if len(found) == 1 else ''
 

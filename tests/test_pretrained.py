@@ -597,7 +597,7 @@ def test_one_familys_file_is_not_anothers(tmp_path):
         Transformer.from_pretrained(str(tmp_path), 3)
 
 
-DAMAGES = ['cut', 'empty', 'pointer', 'header', 'no weights', 'a shard gone', 'no shards', 'json', 'a list', 'code']
+DAMAGES = ['cut', 'empty', 'pointer', 'header', 'no weights', 'a shard gone', 'no shards', 'json', 'a list', 'code', 'nested']
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
@@ -627,6 +627,9 @@ def test_damaged_folders_are_named(damage, tmp_path):
         if damage == 'code':  # a pickle that would run a command
             where = tmp_path / 'pytorch_model.bin'
             torch.save({'a': Evil()}, where)
+        if damage == 'nested':  # another program's checkpoint: an AttributeError, and a traceback
+            where = tmp_path / 'pytorch_model.bin'
+            torch.save({'epoch': 3, 'state_dict': {'a': torch.zeros(1)}}, where)
     with pytest.raises(ValueError, match='fetch it again') as e:
         Transformer.from_pretrained(str(tmp_path), 3)
     assert str(where) in str(e.value) and '\n' not in str(e.value)

@@ -62,7 +62,7 @@ def write_run(folder, n=30, labels=LABELS, seed=0, evaluation=True, text=NASTY, 
         'bag_of_words': {'accuracy': 0.82, 'macro_f1': 0.8},
     }
     about['best'] = dict(iter=3, epoch=1.5, val_loss=0.5, val_accuracy=0.5, val_macro_f1=0.4)
-    about |= dict(dataset='some/mine & yours.csv', tokenizer='bpe300', n_params=1234567, n_train=777, n_val=193, git='c0ffee')
+    about |= dict(dataset='mine & yours v1.2', tokenizer='bpe300', n_params=1234567, n_train=777, n_val=193, git='c0ffee')
     about |= dict(command='python train.py config/x.py --seed=1', settings=dict(block_size=256, keep='last', seed=1))
     about['versions'] = dict(python='3.11', torch='2.13', numpy='2.4')
     if evaluation:
@@ -196,7 +196,7 @@ def test_the_head_is_what_the_hub_reads(tmp_path, monkeypatch):
     about, text = make_card(tmp_path)
     head = yaml.safe_load(text.split('---\n')[1])
     result = head['model-index'][0]['results'][0]
-    assert head['pipeline_tag'] == 'text-classification' and 'language' not in head and head['datasets'] == ['mine-yours']
+    assert head['pipeline_tag'] == 'text-classification' and 'language' not in head and head['datasets'] == ['mine-yours-v1.2']
     assert [m['value'] for m in result['metrics']] == [about['accuracy'], about['macro_f1']]
     assert result['dataset']['split'] == 'test' and head['model-index'][0]['name'] == 'my-run'
     monkeypatch.setattr(report, 'language', 'en')
@@ -224,16 +224,17 @@ def test_figures_of_the_card_are_those_of_evaluation_json(tmp_path):
 
 def test_a_text_cannot_break_the_card(tmp_path):
     """It stands on one indented line after an empty one, where Markdown means nothing; a label is escaped."""
-    labels = ['a|b', '**c**', '`d`\n---']
+    labels = ['a|b', '**c**', '`d`\n---', '__e__']
     _, text = make_card(tmp_path, labels=labels)
     shown = [line for line in text.split('\n') if 'HYPERLINK' in line]
-    assert len(shown) == 3 and all(line.startswith('    =HYPERLINK') and len(line) < 320 for line in shown)
+    assert len(shown) == 4 and all(line.startswith('    =HYPERLINK') and len(line) < 320 for line in shown)
     lines = text.split('\n')
     assert all(lines[i - 1] == '' for i, line in enumerate(lines) if line.startswith('    '))
     assert lines.count('---') == 2 and lines[0] == '---'
     assert (
         r'a\|b' in text
         and r'\*\*c\*\*' in text
+        and r'\_\_e\_\_' in text
         and not re.search(r'(?<!\\)`', text.replace('    =HYPERLINK', '').split('# my')[0])
     )
     assert len({len(re.split(r'(?<!\\)\|', line)) for line in lines if line.startswith(('| a', '| label'))}) == 1
@@ -255,6 +256,7 @@ def test_a_text_cannot_break_the_card(tmp_path):
         ('I cannot say', ''),
         ('', ''),
         ('<think>negative? no</think>\n\npositive', 'positive'),
+        ('negative? no</think>positive', 'positive'),  # some templates begin the thought themselves
         ('C++', 'C++'),
     ],
 )
