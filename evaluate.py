@@ -88,7 +88,7 @@ def save_run(path, checkpoint):
             os.fsync(f.fileno())
         os.replace(path + '.tmp', path)
     except (OSError, RuntimeError) as e:  # torch.save has either, when a disk is full
-        stop(f'{path} cannot be written ({e}) and is as it was before; make room, then --init_from=resume')
+        stop(f'{path} cannot be written ({e}) and is as it was; make room, or mend --out_dir; --init_from=resume goes on')
 
 
 def open_run(path, device='cpu'):

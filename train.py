@@ -305,11 +305,13 @@ if __name__ == '__main__':
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for group in groups:  # a checkpoint may be of another machine; a graph reads the rate where it was recorded
         group |= dict(lr=torch.zeros((), device=device) if recording else 0.0, capturable=device.startswith('cuda'))
-    if rank == 0:
-        if wandb_log:  # before the log is begun anew: without a login it stops here
+    predict(model, splits['val'], 1, ptdtype, np.arange(1))  # what is broken in there breaks now, not after an epoch
+    if rank == 0:  # a run that cannot begin leaves what lies there: without a login wandb stops it, save_last on a full disk
+        if wandb_log:
             import wandb
 
             wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), config=config, dir=out_dir)
+        save_last()
         lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
         log = open(log_path + '.tmp', 'w', 1, encoding='utf-8')  # line by line, so that no kill takes what was logged
         log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])  # later ones come again
@@ -317,8 +319,6 @@ if __name__ == '__main__':
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))
-    predict(model, splits['val'], 1, ptdtype, np.arange(1))  # what is broken in there breaks now, not after an epoch
-    save_last()
 
     # the loop
     shown, begin, first_iter, even = 0.0, time.perf_counter(), run['iter'], class_weight == 'sampling'

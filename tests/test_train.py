@@ -359,8 +359,11 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(trained, tmp_path):
     """Hours into a run, the likeliest way for it to end; and an out_dir that is a file, the likeliest at its start."""
     shutil.copytree(trained.out_dir, tmp_path / 'run')
     os.symlink('/dev/full', tmp_path / 'run/last.pt.tmp')
-    result = run('train.py', f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_epochs=7', status=2)
-    assert 'No space left on device' in result.err and 'Traceback' not in result.err
+    log = log_of(tmp_path / 'run')
+    for anew in (['--init_from=resume', '--max_epochs=7'], trained.args):
+        result = run('train.py', f'--out_dir={tmp_path}/run', *anew, status=2)
+        assert 'No space left on device' in result.err and 'Traceback' not in result.err
+        assert log_of(tmp_path / 'run') == log, 'a run that cannot begin does not empty what another has logged'
     assert_same_weights(tmp_path / 'run/last.pt', os.path.join(trained.out_dir, 'last.pt'))
     result = run('train.py', *trained.args, f'--out_dir={tmp_path}/run/last.pt', status=2)
     assert 'last.pt' in result.err and 'check --out_dir' in result.err and 'Traceback' not in result.err
