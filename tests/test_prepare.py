@@ -289,6 +289,8 @@ def test_tsv_knows_no_quotes(tmp_path):
     (tmp_path / 'x.tsv').write_text('body\tmood\n"open\ta\nit \'s "fine" , really\tb\nthree\ta\tb\n\tb\n')
     assert [row['body'] for row in good_rows(tmp_path / 'x.tsv')] == ['"open', 'it \'s "fine" , really', '']
     assert bad_rows(tmp_path / 'x.tsv') == [(4, '3 fields, the header has 2')]
+    (tmp_path / 'x.tsv').write_text('body, as said, or so\tmood\nfine\tb\n')
+    assert good_rows(tmp_path / 'x.tsv') == [{'body, as said, or so': 'fine', 'mood': 'b'}], 'nor commas'
 
 
 def test_jsonl_is_read(tmp_path):
@@ -702,9 +704,9 @@ def test_phrases_follow_their_sentences():
     texts = ['a fine film of note', 'a fine film', 'fine', 'this fine mess', 'of note', 'of note', 'fine films', 'never seen']
     part = follow(texts, np.array([1, 0, 1, 0, 0, 1, 1, 1]))
     assert part.tolist() == [1, 1, 0, 0, 1, 1, 1, 1]  # 'fine' lies in a training text too; 'fine films' in none, words count
+    assert follow(['fine', 'a fine film', 'a fine film of note'], np.array([0, 2, 1])).tolist() == [1, 1, 1], 'the outermost says'
     rng = np.random.default_rng(0)
     texts = sorted({' '.join(rng.choice(list('abcdef'), rng.integers(1, 7))) for _ in range(400)})
-    part = follow(texts, (rng.random(len(texts)) < 0.3).astype(np.uint8))
-    judged = [f' {text} ' for text, p in zip(texts, part) if p]
-    learned = [f' {text} ' for text, p in zip(texts, part) if not p]
-    assert judged and not any(a in b for a in judged for b in learned)
+    part = dict(zip((f' {text} ' for text in texts), follow(texts, rng.choice(3, len(texts), p=(0.6, 0.3, 0.1)))))
+    within = [(part[a], part[b]) for a in part for b in part if a in b and a != b]
+    assert set(within) == {(0, 0), (0, 1), (1, 1), (0, 2), (2, 2)}, 'with what it lies within, or in training'
