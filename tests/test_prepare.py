@@ -704,7 +704,7 @@ def test_phrases_follow_their_sentences():
     texts = ['a fine film of note', 'a fine film', 'fine', 'this fine mess', 'of note', 'of note', 'fine films', 'never seen']
     part = follow(texts, np.array([1, 0, 1, 0, 0, 1, 1, 1]))
     assert part.tolist() == [1, 1, 0, 0, 1, 1, 1, 1]  # 'fine' lies in a training text too; 'fine films' in none, words count
-    assert follow(['fine', 'a fine film', 'a fine film of note'], np.array([0, 2, 1])).tolist() == [1, 1, 1], 'the outermost says'
+    assert follow(['fine', 'a fine film', 'a fine film of note'], np.array([0, 2, 1])).tolist() == [1, 1, 1], 'the longest says'
     rng = np.random.default_rng(0)
     texts = sorted({' '.join(rng.choice(list('abcdef'), rng.integers(1, 7))) for _ in range(400)})
     part = dict(zip((f' {text} ' for text in texts), follow(texts, rng.choice(3, len(texts), p=(0.6, 0.3, 0.1)))))

@@ -145,6 +145,43 @@ def test_pictures_and_card_are_made(tmp_path, evaluation):
         assert result.err.strip().count('\n') == 0 and f'python evaluate.py --out_dir={tmp_path}/run' in result.err
 
 
+def test_the_pictures_show_what_the_files_say(tmp_path, monkeypatch):
+    """Read back from the figures, against the files and metrics.py: a transposed matrix looks as good as the right one."""
+    figure = pytest.importorskip('matplotlib.figure')
+    pytest.importorskip('torch')
+    from metrics import ece, softmax
+
+    drawn = {}
+    monkeypatch.setattr(figure.Figure, 'savefig', lambda self, path: drawn.update({path.stem: self.axes}))
+    about, (rows, _, logits) = write_run(tmp_path), report.read_rows(tmp_path)
+    report.draw(tmp_path, [tmp_path], tmp_path, about)
+    truth, hits = np.array([[row['truth'], row['truth'] == row['guess']] for row in rows]).T
+    # curves: what is logged at each step, and the losses of each evaluation
+    loss = {str(line.get_label()): line.get_xydata().tolist() for line in drawn['curves'][0].lines}
+    assert [0.5, 1.0] in loss.pop('_child3') and len(loss) == 3, 'the grey line of the steps has no label'
+    assert loss['val loss'] == [[0.5, 2.5], [1, 1.5], [1.5, 0.5], [2, 1.5]] and 'chosen: epoch 1.5' in loss
+    # confusion: rows are the truth
+    cells = {text.get_position()[::-1]: text.get_text() for text in drawn['confusion'][0].texts}
+    for (i, j), n in np.ndenumerate(np.array(about['confusion'])):
+        assert cells[i, j] == f'{n}\n{n / sum(truth == i):.0%}'
+    for axis in (drawn['confusion'][0].xaxis, drawn['confusion'][0].yaxis):
+        assert [x.get_text() for x in axis.get_ticklabels()] == LABELS
+    # reliability: the error is the area between dots and diagonal
+    lines = {line.get_label(): line.get_xydata() for line in drawn['reliability'][0].lines}
+    for name, t in (('calibrated', 2.0), ('as trained', 1.0)):
+        p = softmax(logits / t)
+        dots = lines[f'{name}, ECE {ece(p, truth):.3f}']
+        np.testing.assert_allclose([dots[:, 0].mean(), dots[:, 1].mean()], [p.max(axis=1).mean(), hits.mean()])
+    # length and seeds: shares right, by group
+    names = [x.get_text() for x in drawn['length'][0].get_xticklabels()]
+    tokens, (dots, *_) = np.array([int(row['tokens']) for row in rows]), drawn['length'][0].containers[0]
+    for name, (_, y) in zip(names, dots.get_xydata(), strict=True):
+        low, high, n = map(int, re.fullmatch(r'(\d+)-(\d+)\nn (\d+)', name).groups())
+        some = hits[(low <= tokens) & (tokens <= high)]
+        assert (len(some), y) == (n, some.mean())
+    assert drawn['seeds'][0].containers[0][0].get_xydata().tolist() == [[0, hits.mean()]]
+
+
 def test_a_folder_of_seeds_has_one_picture_of_all(tmp_path):
     """Ten comes after two; the rest is about the first, and that is said."""
     pytest.importorskip('matplotlib')
