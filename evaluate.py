@@ -233,7 +233,7 @@ def conclude(out_dir, **machine):
         show(m := judge(out_dir, **machine))
         return m
     except (ValueError, OSError) as e:
-        stop(f'{e}; the training is done: mend this, then python train.py --out_dir={out_dir} --init_from=resume judges it')
+        stop(f'{e}; the training is done: mend this, then python train.py --out_dir={out_dir!r} --init_from=resume judges it')
 
 
 def wandb_plots(wandb, m):

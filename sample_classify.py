@@ -134,8 +134,7 @@ if __name__ == '__main__':
         rows = (row for _, row, reason in read_rows(input) if not reason)  # of a JSONL any may bring further columns
         header = list(max(rows, key=len, default={}) if input.lower().endswith('.jsonl') else next(rows, {}))
         if column not in header:
-            names = ', '.join(header) or 'those of a header; it has no row in UTF-8'
-            stop(f'{input}: there is no column {column!r}; set --text_column to one of {names}')
+            stop(f'{input}: no column {column!r}; set --text_column to one of {", ".join(header) or "a header, all in UTF-8"}')
         with open(part, 'w', newline='', encoding='utf-8') if output else contextlib.nullcontext(sys.stdout) as f:
             classify_file(input, column, header, f)
         if output:
