@@ -257,6 +257,7 @@ def test_figures_of_the_card_are_those_of_evaluation_json(tmp_path):
     for part in ('.543', '.087', '.034', '2.000', '1,234,567', '777', '193', 'c0ffee', 'torch 2.13', about['command']):
         assert part in text, part
     assert 'the bag of words' in text and 'the majority' not in text, 'a better baseline is named'
+    assert 'the this model' not in text and f'{1 - about["accuracy"]:.1%} of its answers on test were wrong' in text
 
 
 def test_a_text_cannot_break_the_card(tmp_path):
@@ -412,6 +413,14 @@ def test_answers_are_kept_and_asked_once(tmp_path, servers, monkeypatch):
     assert compare(monkeypatch, tmp_path, servers[0]) == first and len(servers[0].seen) == 6
     compare(monkeypatch, tmp_path, servers[0], llm_model='other')
     assert len(servers[0].seen) == 12
+
+
+def test_without_a_key_none_is_sent(tmp_path, servers, monkeypatch):
+    """Servers at home want none, and some take an empty one amiss."""
+    monkeypatch.setenv('LLM_API_KEY', '')
+    write_run(tmp_path)
+    compare(monkeypatch, tmp_path, servers[0])
+    assert {key for _, key in servers[0].seen} == {None}
 
 
 @pytest.mark.parametrize('kind, word', [('401', '401'), ('404', '404'), ('prose', 'JSON'), ('shape', 'JSON')])
