@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -555,6 +556,22 @@ def test_results_table_by_hand(tmp_path):
     assert rows[3][3] == 'not yet measured'
     assert rows[4][2:] == ['30', '.800 .700', '.750 ± .071, .573 to .870', '.750', 'b .250', '.660 ± .020, .600 to .710', '2.0']
     assert rows[0][3:5] == ['.600', '.600, .423 to .754'], 'one seed has no sd'
+
+
+def test_the_table_is_filled_in_and_nothing_else(tmp_path):
+    """README.md is written over, so all around the two marks must stay; without them nothing is."""
+    for name in ('report.py', 'configurator.py'):
+        shutil.copy(os.path.join(ROOT, name), tmp_path)
+    for name in ('config', 'results'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'config' / 'x.py').write_text("dataset = 'mine'\n")
+    (readme := tmp_path / 'README.md').write_text('before\n<!-- results -->\nstale\n<!-- /results -->\nafter\n')
+    run([str(tmp_path / 'report.py')], '--readme=True')
+    head, table, tail = re.split('<!-- /?results -->', readme.read_text())
+    assert (head, tail) == ('before\n', '\nafter\n') and 'config/x.py' in table and 'stale' not in table
+    readme.write_text('before\n<!-- results -->\nstale\n')
+    assert 'add them' in run([str(tmp_path / 'report.py')], '--readme=True', status=2).err
+    assert readme.read_text() == 'before\n<!-- results -->\nstale\n'
 
 
 def test_the_readme_shows_the_results():
