@@ -36,7 +36,7 @@ from metrics import (
     softmax,
     tags,
     wilson,
-    write_json,
+    write_whole,
 )
 from model import Config, Transformer
 from prepare import CLEANING, Split, clean, find_raw, prepare, read_json, read_rows, truncate
@@ -223,7 +223,7 @@ def judge(out_dir, split='test', input='', columns=('', ''), batch_size=64, devi
                 row = [records[i], safe(texts[i]), safe(labels[y[i]]), safe(labels[guess[i]]), *(f'{x:.5f}' for x in numbers)]
                 out.writerow([*row, lengths[i], lengths[i] > block_size, ' '.join(marks[i]), *(f'{x:.5f}' for x in logits[i])])
     m['files'] = {name: path + ('.json' if name == 'evaluation' else '.csv') for name, path in names.items()}
-    write_json(m['files']['evaluation'], m, indent=1)
+    write_whole(m['files']['evaluation'], json.dumps(m, indent=1) + '\n')
     return m
 
 

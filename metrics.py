@@ -285,7 +285,7 @@ def fitted(folder, splits, tokenizer):
             m = metrics(logits, y, labels)
             recall = {label: x['recall'] for label, x in m['per_class'].items()}
             found[model][name] = {key: m[key] for key in ('n', 'accuracy', 'macro_f1', 'confusion')} | {'recall': recall}
-    write_json(path, found)
+    write_whole(path, json.dumps(found) + '\n')
     return found
 
 
@@ -370,8 +370,8 @@ def show_summary(m):
         print('out of fold, {n:,} rows once each: macro-F1 {out_of_fold_macro_f1:.3f} {out_of_fold_macro_f1_ci}'.format(**m))
 
 
-def write_json(path, what, indent=None):
+def write_whole(path, text):
     """Whole or not at all, under a name of its own first: two runs may end at once."""
     with open(own := f'{path}.{os.getpid()}', 'w', encoding='utf-8') as f:
-        f.write(json.dumps(what, indent=indent) + '\n')
+        f.write(text)
     os.replace(own, path)

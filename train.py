@@ -22,7 +22,7 @@ from batches import Recorded, epoch_batches, get_batch, predict
 from configurator import configure, stop
 from evaluate import choose_machine, conclude, resume_run, save_run, several, wandb_plots
 from families import check_tokens
-from metrics import fit_temperature, imbalance, metrics, write_json
+from metrics import fit_temperature, imbalance, metrics, write_whole
 from model import Config, Transformer
 from prepare import Split, prepare, read_json
 from pretrained import Unreachable, find
@@ -312,10 +312,9 @@ if __name__ == '__main__':
 
             wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), config=config, dir=out_dir)
         save_last()
-        lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []
-        log = open(log_path + '.tmp', 'w', 1, encoding='utf-8')  # line by line, so that no kill takes what was logged
-        log.writelines(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter'])  # later ones come again
-        os.replace(log_path + '.tmp', log_path)
+        lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []  # later ones recur
+        write_whole(log_path, ''.join(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter']))
+        log = open(log_path, 'a', 1, encoding='utf-8')  # line by line, so that no kill takes what was logged
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))
@@ -390,7 +389,7 @@ if __name__ == '__main__':
     summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
     summary |= dict(seed=seed, fold=fold, command=command)
     if rank == 0 and stopped != 'signal':
-        write_json(os.path.join(out_dir, 'summary.json'), summary)
+        write_whole(os.path.join(out_dir, 'summary.json'), json.dumps(summary) + '\n')
     if rank == 0 and wandb_log:
         wandb.summary.update(summary)
         wandb.log(wandb_plots(wandb, judged) if judged else {})

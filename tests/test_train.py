@@ -370,6 +370,26 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(trained, tmp_path):
     assert_same_weights(tmp_path / 'run/last.pt', os.path.join(trained.out_dir, 'last.pt'))
 
 
+@pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='/proc tells which files are open, on Linux')
+def test_no_file_is_renamed_while_it_is_open(trained, tmp_path):
+    """Windows forbids it: there each training ended at its metrics.jsonl, before the first step."""
+    (tmp_path / 'sitecustomize.py').write_text("""
+import os
+
+def replace(old, new, replace=os.replace):
+    links = [os.path.join('/proc/self/fd', fd) for fd in os.listdir('/proc/self/fd')]
+    held = [os.readlink(link) for link in links if os.path.islink(link)]
+    assert not {os.path.realpath(old), os.path.realpath(new)} & {*held}, f'{old} or {new} is open'
+    replace(old, new)
+
+os.replace = os.rename = replace
+""")
+    env, flags = {'PYTHONPATH': str(tmp_path)}, [f'--out_dir={tmp_path}/run', f'--data_dir={tmp_path}/data']
+    run('train.py', *trained.args, *flags, '--max_epochs=1', env=env)
+    run('train.py', *flags, '--init_from=resume', '--max_epochs=2', env=env)
+    assert [x['epoch'] for x in log_of(tmp_path / 'run') if 'val_loss' in x] == [1, 2]
+
+
 def test_git_is_not_needed(trained, tmp_path):
     """A checkpoint notes the commit; where the project came as an archive, to a machine without git, it notes none."""
     os.symlink('/bin/sh', tmp_path / 'sh')
