@@ -91,10 +91,10 @@ def test_a_labelled_file_is_judged_like_a_split(judged):
 
 
 def test_a_moved_checkpoint_still_judges_files(judged, tmp_path):
-    """The data it was trained on need not be there."""
+    """The data it was trained on need not be there, nor the new ones have its columns' names."""
     shutil.copy(judged.out_dir / 'best.pt', tmp_path)
-    (tmp_path / 'new.csv').write_text('body,mood\nlovely thanks,good\n"=broken, awful",bad\n')
-    run('evaluate.py', f'--out_dir={tmp_path}', f'--input={tmp_path}/new.csv')
+    (tmp_path / 'new.csv').write_text('body,said,is\nnot this,lovely thanks,good\nnor this,"=broken, awful",bad\n')
+    run('evaluate.py', f'--out_dir={tmp_path}', f'--input={tmp_path}/new.csv', '--text_column=said', '--label_column=is')
     assert [row['text'] for row in rows_of(tmp_path / 'predictions-input.csv')] == ['lovely thanks', "'=broken, awful"]
     assert [safe(x) for x in ('=1', '+1', '-1', '@a', 'fine', '')] == ["'=1", "'+1", "'-1", "'@a", 'fine', '']
 
