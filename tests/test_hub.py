@@ -291,7 +291,7 @@ def test_nothing_is_continued_that_has_no_checksum(use, home):
 
 
 def test_a_server_in_trouble_is_asked_again(use):
-    server = use(config__json=[500, 503, 'fine'])
+    server = use(config__json=[429, 503, 'fine'])
     hub.find(NAME)
     assert [seen.file for seen in server.seen][:3] == ['config.json'] * 3
 
