@@ -385,9 +385,9 @@ def replace(old, new, replace=os.replace):
 os.replace = os.rename = replace
 """)
     env, flags = {'PYTHONPATH': str(tmp_path)}, [f'--out_dir={tmp_path}/run', f'--data_dir={tmp_path}/data']
-    run('train.py', *trained.args, *flags, '--max_epochs=1', env=env)
+    run('train.py', *trained.args, *flags, '--max_epochs=1', '--eval_interval=20', env=env)
     run('train.py', *flags, '--init_from=resume', '--max_epochs=2', env=env)
-    assert [x['epoch'] for x in log_of(tmp_path / 'run') if 'val_loss' in x] == [1, 2]
+    assert [x['iter'] for x in log_of(tmp_path / 'run') if 'val_loss' in x] == [20, 27, 40, 54], 'at intervals, and at each end'
 
 
 def test_git_is_not_needed(trained, tmp_path):
