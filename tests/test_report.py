@@ -158,8 +158,9 @@ def test_the_pictures_show_what_the_files_say(tmp_path, monkeypatch):
     report.draw(tmp_path, [tmp_path], tmp_path, about)
     truth, hits = np.array([[row['truth'], row['truth'] == row['guess']] for row in rows]).T
     # curves: what is logged at each step, and the losses of each evaluation
-    loss = {str(line.get_label()): line.get_xydata().tolist() for line in drawn['curves'][0].lines}
-    assert [0.5, 1.0] in loss.pop('_child3') and len(loss) == 3, 'the grey line of the steps has no label'
+    *lines, steps = drawn['curves'][0].lines
+    loss = {line.get_label(): line.get_xydata().tolist() for line in lines}
+    assert steps.get_xydata().tolist() == [[it / 2, 1 / it] for it in range(1, 5)] and len(loss) == 3
     assert loss['val loss'] == [[0.5, 2.5], [1, 1.5], [1.5, 0.5], [2, 1.5]] and 'chosen: epoch 1.5' in loss
     # confusion: rows are the truth
     cells = {text.get_position()[::-1]: text.get_text() for text in drawn['confusion'][0].texts}
