@@ -1,6 +1,6 @@
 """
-The whole transformer, in one file: GPT-2, BERT, DistilBERT and RoBERTa are the same class with eight fields set
-differently, because they differ in no more than that.
+The whole transformer in one file: GPT-2, BERT, DistilBERT and RoBERTa are one class with eight
+fields of its Config set differently, because they differ in no more than that.
 
             causal  pre_norm  pool    gelu    eps    n_type  pos_offset  head
 GPT-2       True    True      last    tanh    1e-5   0       0           linear
@@ -10,7 +10,8 @@ RoBERTa     False   False     first   exact   1e-5   1       2           tanh
 
 References:
 1) GPT-2, Radford et al. 2019: https://github.com/openai/gpt-2/blob/master/src/model.py
-2) BERT: https://arxiv.org/abs/1810.04805, DistilBERT: https://arxiv.org/abs/1910.01108, RoBERTa: https://arxiv.org/abs/1907.11692
+2) BERT: https://arxiv.org/abs/1810.04805, DistilBERT: https://arxiv.org/abs/1910.01108,
+   RoBERTa: https://arxiv.org/abs/1907.11692
 3) the shape of this file and its names: https://github.com/karpathy/nanoGPT
 """
 
@@ -20,6 +21,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
+
+from nanosentiment import fast, pretrained
+
+CHOICES = {
+    'pool': ('last', 'first', 'mean'),
+    'gelu': ('tanh', 'exact'),
+    'head': ('linear', 'tanh', 'relu'),
+}
 
 
 @dataclass
@@ -32,83 +41,82 @@ class Config:
     n_embd: int = 192
     n_inner: int = 0  # width inside the MLP; 0 means 4 * n_embd, as in all four families
     n_class: int = 3
+    # regularisation
     dropout: float = 0.0
-    head_dropout: float = 0.0  # on the pooled vector, just before the last linear layer
-    token_dropout: float = 0.0  # share of tokens hidden in training, never the head's own: https://aclanthology.org/P15-1162
+    head_dropout: float = 0.0  # before each linear layer of the head
+    token_dropout: float = 0.0  # share of the words hidden in training (aclanthology.org/P15-1162)
     # what makes a family a family; the defaults are GPT-2's
-    causal: bool = True  # tokens look left only
-    pre_norm: bool = True  # LayerNorm before each sublayer and once at the exit; else after each and once at the entrance
-    pool: str = 'last'  # what the head reads: the 'last' real token, the 'first', or the 'mean' of the real ones
-    gelu: str = 'tanh'  # GPT-2's approximation, or 'exact'; nn.GELU() alone is the exact one, a silent 1e-4 on the logits
-    eps: float = 1e-5
+    causal: bool = True  # tokens look to the left only
+    pre_norm: bool = True  # LayerNorm before each sublayer and once at the exit; False: after each
+    pool: str = 'last'  # what the head reads: the 'last' real token, the 'first', or the 'mean'
+    gelu: str = 'tanh'  # GPT-2's approximation, or 'exact': the two differ by 1e-4 in the logits
+    eps: float = 1e-5  # of the LayerNorms
     n_type: int = 0  # segment embeddings; a single text is segment 0
     pos_offset: int = 0  # RoBERTa counts positions from 2
-    head: str = 'linear'  # 'linear', or one hidden layer with 'tanh' or 'relu' before it
+    head: str = 'linear'  # or a hidden layer with 'tanh' or 'relu' below the linear one
 
     def __post_init__(self):
-        self.n_inner = self.n_inner or 4 * self.n_embd
-        for name, known in dict(pool='last first mean', gelu='tanh exact', head='linear tanh relu').items():
-            if getattr(self, name) not in known.split():
-                raise ValueError(f'{name}={getattr(self, name)!r}: choose one of {known}')
-        if self.n_embd % self.n_head:
-            raise ValueError(f'n_embd {self.n_embd} does not divide into {self.n_head} heads; change n_embd or n_head')
+        if self.n_inner == 0:
+            self.n_inner = 4 * self.n_embd
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f'{name}={value!r} is unknown; choose one of {", ".join(choices)}')
+        if self.n_embd % self.n_head != 0:
+            sizes = f'n_embd {self.n_embd} does not divide into {self.n_head} heads'
+            raise ValueError(f'{sizes}; change n_embd or n_head')
         if self.causal and self.pool == 'first':
-            raise ValueError("pool='first' on a causal model reads one token only; set pool to 'last' or 'mean'")
+            reason = "pool='first' on a causal model reads one token only"
+            raise ValueError(f"{reason}; set pool to 'last' or 'mean'")
 
 
-def drop(x, p, training=True):
-    """F.dropout; on a CPU with 16 random bits an element in place of 32 drawn one by one, which cost a tenth of a step."""
-    if x.device.type != 'cpu' or not (training and 0 < p < 1):
-        return F.dropout(x, p, training)
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = bits[: x.numel()].view(x.shape) >= min(round(p * 2**16), 2**16 - 1) - 2**15
-    return x * keep.to(x.dtype).mul_(1 / (1 - p))
-
-
-def attend(q, k, v, mask, causal, dropout):
-    """softmax(q kT / sqrt(hs)) v: q (B, nh, Tq, hs), k and v (B, nh, T, hs), mask True where a key counts, or None."""
-    T, Tq, bf16 = k.size(2), q.size(2), q.dtype == torch.bfloat16
-    # on a CPU torch's kernel knows no dropout; in bfloat16 it is slower below 64 tokens, and always if there is a backward pass
-    if q.device.type != 'cpu' or (not dropout and (not bf16 or (T >= 64 and not q.requires_grad))):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-    if causal and Tq > 64:  # 64 queries at a time, for which later keys need not be computed: .55 of the time at 256 tokens
-        q, k, v = (x.split(64, dim=2) for x in (q, k, v))  # pieces joined: the gradient of a slice k[:n] is as long as all of k
-        some = [(x, torch.cat(k[: i + 1], dim=2), torch.cat(v[: i + 1], dim=2)) for i, x in enumerate(q)]
-        return torch.cat([attend(*x, mask, causal, dropout) for x in some], dim=2)
-    mask = torch.ones(Tq, T, dtype=torch.bool).tril(T - Tq if causal else T) if mask is None else mask
-    # softmax reads 64 bytes at a time, and what is left of a row number by number: fill rows up with keys that do not count
-    n = -T % (64 // q.element_size())
-    if n:  # F.pad copies even where there is nothing to fill
-        k, v, mask = F.pad(k, (0, 0, 0, n)), F.pad(v, (0, 0, 0, n)), F.pad(mask, (0, n))
-    bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float('-inf'))
-    att = torch.add(bias, q @ k.transpose(-2, -1), alpha=q.size(-1) ** -0.5)  # (B, nh, Tq, T + n)
-    return drop(F.softmax(att, dim=-1), dropout) @ v  # (B, nh, Tq, hs)
-
-
-def take(x, at):
-    """The rows of x (B, T, C) at positions at (B,), as (B, 1, C); all of x when at is None."""
-    return x if at is None else x[torch.arange(x.size(0), device=x.device), at].unsqueeze(1)
+def at_position(x, position):
+    """x (B, T, C) at position (B,) of each text -> (B, 1, C)."""
+    rows = torch.arange(x.size(0), device=x.device)
+    return x[rows, position].unsqueeze(1)
 
 
 class SelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # query, key and value in one product
+        # key, query and value projections of all heads in one matrix
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
-        self.n_head, self.dropout, self.causal = config.n_head, config.dropout, config.causal
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.causal = config.causal
 
-    def forward(self, x, mask, at=None):
+    def forward(self, x, mask, query_at=None):
+        """
+        x (B, T, C); mask True where a key counts, (B, 1, 1, T), or None -> (B, T, C). With query_at
+        (B,) only that position of each text is a query: (B, 1, C).
+        """
         B, T, C = x.size()
-        if at is None:
+        if query_at is None:
             q, k, v = self.c_attn(x).split(C, dim=2)  # each (B, T, C)
-        else:  # one position asks, all answer
+            is_causal = self.causal
+        else:
+            # One position of each text is a query, keys and values come from all. What a causal
+            # model may not see is padding then, and the mask says so.
             weight, bias = self.c_attn.weight, self.c_attn.bias
-            q = F.linear(take(x, at), weight[:C], bias[:C])  # (B, 1, C)
+            q = F.linear(at_position(x, query_at), weight[:C], bias[:C])  # (B, 1, C)
             k, v = F.linear(x, weight[C:], bias[C:]).split(C, dim=2)  # each (B, T, C)
-        q, k, v = (t.view(B, -1, self.n_head, C // self.n_head).transpose(1, 2) for t in (q, k, v))  # (B, nh, T, hs)
-        y = attend(q, k, v, mask, self.causal and at is None, self.dropout if self.training else 0.0)
+            is_causal = False
+        q = q.view(B, -1, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T or 1, hs)
+        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
+        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
+
+        # softmax(q k^T / sqrt(hs)) v: weights (B, nh, T or 1, T), result (B, nh, T or 1, hs)
+        dropout = self.dropout if self.training else 0.0
+        if x.device.type == 'cpu':
+            y = fast.cpu_attention(q, k, v, mask, is_causal, dropout)
+        else:
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
+            )
         y = y.transpose(1, 2).reshape(B, -1, C)  # heads side by side again, (B, T or 1, C)
-        return drop(self.c_proj(y), self.dropout, self.training)
+
+        return fast.dropout(self.c_proj(y), self.dropout, self.training)
 
 
 class MLP(nn.Module):
@@ -116,11 +124,14 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, config.n_inner)
         self.c_proj = nn.Linear(config.n_inner, config.n_embd)
-        self.dropout, self.gelu = config.dropout, 'tanh' if config.gelu == 'tanh' else 'none'
+        self.dropout = config.dropout
+        self.approximate = 'tanh' if config.gelu == 'tanh' else 'none'
 
     def forward(self, x):
-        x = F.gelu(self.c_fc(x), approximate=self.gelu)  # (B, T, n_inner)
-        return drop(self.c_proj(x), self.dropout, self.training)  # (B, T, C)
+        x = self.c_fc(x)  # (B, T, n_inner)
+        x = F.gelu(x, approximate=self.approximate)
+        x = self.c_proj(x)  # (B, T, C)
+        return fast.dropout(x, self.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -132,13 +143,14 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.pre_norm = config.pre_norm
 
-    def forward(self, x, mask, at=None):
-        """x (B, T, C) -> (B, T, C), or (B, 1, C) when only position at (B,) of each text is wanted"""
+    def forward(self, x, mask, query_at=None):
+        """As SelfAttention.forward: (B, T, C), or (B, 1, C) for one position (B,) of each text."""
+        residual = x if query_at is None else at_position(x, query_at)
         if self.pre_norm:
-            x = take(x, at) + self.attn(self.ln_1(x), mask, at)
+            x = residual + self.attn(self.ln_1(x), mask, query_at)
             x = x + self.mlp(self.ln_2(x))
         else:
-            x = self.ln_1(take(x, at) + self.attn(x, mask, at))
+            x = self.ln_1(residual + self.attn(x, mask, query_at))
             x = self.ln_2(x + self.mlp(x))
         return x
 
@@ -150,16 +162,20 @@ class Transformer(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size + config.pos_offset, config.n_embd)
         self.wse = nn.Embedding(config.n_type, config.n_embd) if config.n_type else None
-        self.ln = nn.LayerNorm(config.n_embd, eps=config.eps)  # at the exit if pre_norm, else at the entrance
+        # at the exit of a pre-norm model, at the entrance of a post-norm model
+        self.ln = nn.LayerNorm(config.n_embd, eps=config.eps)
         self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
-        self.pooler = nn.Linear(config.n_embd, config.n_embd) if config.head != 'linear' else None
+        has_pooler = config.head != 'linear'
+        self.pooler = nn.Linear(config.n_embd, config.n_embd) if has_pooler else None
         self.head = nn.Linear(config.n_embd, config.n_class)
         self.apply(self._init_weights)
+        self.loaded = None  # what from_pretrained took and what starts fresh
 
     def _init_weights(self, module):
         """
         Linear and embedding weights  N(0, 0.02)
-        weights into the residual     N(0, 0.02 / sqrt(2 n_layer)) where pre_norm: 2 n_layer of them add up on one path
+        weights into the residual     N(0, 0.02 / sqrt(2 n_layer)) in a pre-norm model, where
+                                      2 n_layer of them add up on one path
         every bias                    0
         LayerNorm                     weight 1, bias 0 (torch's own)
         """
@@ -167,129 +183,225 @@ class Transformer(nn.Module):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
-        if isinstance(module, Block) and module.pre_norm:  # a parent comes after its children, so this has the last word
-            for proj in (module.attn.c_proj, module.mlp.c_proj):
-                nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
+        # apply() visits a parent after its children, so this is the last word on projections
+        if isinstance(module, Block) and module.pre_norm:
+            std = 0.02 / math.sqrt(2 * self.config.n_layer)
+            nn.init.normal_(module.attn.c_proj.weight, std=std)
+            nn.init.normal_(module.mlp.c_proj.weight, std=std)
 
-    def forward(self, idx, lengths, targets=None, class_weight=None, prior=None, label_smoothing=0, lm_weight=0, shift=None):
+    # -------------------------------------------------------------------------
+    # forward
+
+    def forward(
+        self,
+        idx,
+        lengths,
+        targets=None,
+        class_weight=None,
+        prior=None,
+        label_smoothing=0,
+        lm_weight=0,
+    ):
         """
-        idx (B, T) token ids, padded on the right with anything; lengths (B,) real tokens, at least one; targets (B,).
-        Returns logits (B, n_class) and, with targets, the loss of each text (B,): the caller averages, since only the
-        caller knows how many texts one step has over all micro-batches and processes. shift (B, T, C) moves embeddings.
-        class_weight (n_class,) multiplies the cross-entropy; prior (n_class,) log shares, is added to the logits for
-        the loss only (logit adjustment, https://arxiv.org/abs/2007.07314); lm_weight adds next-token prediction.
+        idx (B, T) token ids, padded on the right with anything; lengths (B,) real tokens, at least
+        one; targets (B,) labels. Returns logits (B, n_class) and, with targets, the loss of each
+        text (B,). The caller averages them, since only the caller knows how many texts one step has
+        over all micro-batches and processes. The logits do not depend on the padding.
+
+        class_weight (n_class,) multiplies the cross-entropy of each label.
+        prior (n_class,) holds log frequencies, which are added to the logits in the loss only
+        (logit adjustment, https://arxiv.org/abs/2007.07314).
+        lm_weight is the weight of next-token prediction, as an auxiliary loss.
         """
-        c, T = self.config, idx.size(1)
-        assert T <= c.block_size, f'{T} tokens, but block_size is {c.block_size}'
-        pos = torch.arange(T, device=idx.device)  # (T,)
-        real = pos < lengths[:, None]  # (B, T)
+        config = self.config
+        T = idx.size(1)
+        assert T <= config.block_size, f'{T} tokens, but block_size is {config.block_size}'
+        positions = torch.arange(T, device=idx.device)  # (T,)
+        is_real = positions < lengths[:, None]  # (B, T)
+
         # embed
-        x = self.wte(idx) if shift is None else self.wte(idx) + shift  # (B, T, C)
-        if self.training and c.token_dropout:
-            spared = lengths[:, None] - 1 if c.pool == 'last' else 0  # what the head reads; of a mean the first: one must stay
-            real = real & ((torch.rand(idx.shape, device=x.device) >= c.token_dropout) | (pos == spared))
-            x = x * real[..., None]  # a causal block still sees the place, without its word; masks and means below leave it out
-        x = x + self.wpe(pos + c.pos_offset)
+        x = self.wte(idx)  # (B, T, C)
+        if self.training and config.token_dropout > 0:
+            # A hidden token loses its word, and the masks and means below leave it out. The blocks
+            # of a causal model have no mask and still attend to its empty place.
+            is_real = self.hide_tokens(is_real, positions, lengths)
+            x = x * is_real[..., None]
+        x = x + self.wpe(positions + config.pos_offset)
         if self.wse is not None:
             x = x + self.wse.weight[0]
-        if not c.pre_norm:
+        if not config.pre_norm:
             x = self.ln(x)
-        x = drop(x, c.dropout, self.training)
-        # blocks; causal: no real token sees padding, so no mask. If one position is read, the last block computes just that
-        mask = None if c.causal else real[:, None, None]  # (B, 1, 1, T)
-        at = {'first': torch.zeros_like(lengths), 'last': lengths - 1, 'mean': None}[c.pool]
+        x = fast.dropout(x, config.dropout, self.training)
+
+        # all blocks but the last; in a causal model no real token sees padding, so there is no mask
+        key_mask = is_real[:, None, None]  # (B, 1, 1, T)
+        mask = None if config.causal else key_mask
         for block in self.h[:-1]:
             x = block(x, mask)  # (B, T, C)
-        if lm_weight or at is None:
+
+        # the last block; if the head reads a single position, only that one is computed
+        needs_all_positions = config.pool == 'mean' or lm_weight > 0
+        if needs_all_positions:
             x = self.h[-1](x, mask)  # (B, T, C)
         else:
-            x, at = self.h[-1](x, real[:, None, None], at), torch.zeros_like(at)  # (B, 1, C), read at its one position, 0
-        if c.pre_norm:
+            x = self.h[-1](x, key_mask, self.head_position(lengths))  # (B, 1, C)
+        if config.pre_norm:
             x = self.ln(x)
+
         # pool
-        pooled = (x * real[..., None]).sum(1) / real.sum(1)[:, None] if at is None else take(x, at).squeeze(1)  # (B, C)
+        if config.pool == 'mean':
+            pooled = (x * is_real[..., None]).sum(1) / is_real.sum(1)[:, None]  # (B, C)
+        elif needs_all_positions:
+            pooled = at_position(x, self.head_position(lengths)).squeeze(1)  # (B, C)
+        else:
+            pooled = x.squeeze(1)  # (B, C)
+
         # head
         if self.pooler is not None:
-            pooled = self.pooler(drop(pooled, c.head_dropout, self.training))
-            pooled = torch.tanh(pooled) if c.head == 'tanh' else F.relu(pooled)
-        logits = self.head(drop(pooled, c.head_dropout, self.training)).float()  # (B, n_class)
+            pooled = self.pooler(fast.dropout(pooled, config.head_dropout, self.training))
+            pooled = torch.tanh(pooled) if config.head == 'tanh' else F.relu(pooled)
+        pooled = fast.dropout(pooled, config.head_dropout, self.training)
+        logits = self.head(pooled).float()  # (B, n_class)
+
         # loss
         if targets is None:
             return logits, None
         adjusted = logits if prior is None else logits + prior
-        loss = F.cross_entropy(adjusted, targets, class_weight, label_smoothing=label_smoothing, reduction='none')
-        if lm_weight:
-            loss = loss + lm_weight * self.lm_loss(x, idx, lengths)
-        return logits, loss  # (B, n_class), (B,)
+        losses = F.cross_entropy(
+            adjusted, targets, class_weight, label_smoothing=label_smoothing, reduction='none'
+        )  # (B,)
+        if lm_weight > 0:
+            losses = losses + lm_weight * self.lm_losses(x, idx, lengths)
+        return logits, losses
 
-    def lm_loss(self, x, idx, lengths):
-        """Mean next-token cross-entropy of each text (B,), over its real tokens only, through the tied embedding."""
-        known = torch.arange(idx.size(1) - 1, device=idx.device) < lengths[:, None] - 1  # (B, T-1): the next is real too
-        nll = F.cross_entropy(F.linear(x[:, :-1][known], self.wte.weight).float(), idx[:, 1:][known], reduction='none')
-        return torch.zeros(known.shape, device=nll.device).masked_scatter(known, nll).sum(1) / (lengths - 1).clamp(min=1)
+    def head_position(self, lengths):
+        """The position (B,) that the head reads."""
+        if self.config.pool == 'first':
+            return torch.zeros_like(lengths)
+        return lengths - 1
+
+    def hide_tokens(self, is_real, positions, lengths):
+        """Token dropout: is_real (B, T) without a random share of the tokens."""
+        # What the head reads is spared; with pool='mean' the first token, for there is no mean of
+        # nothing.
+        spared = lengths[:, None] - 1 if self.config.pool == 'last' else 0
+        is_kept = torch.rand(is_real.shape, device=is_real.device) >= self.config.token_dropout
+        return is_real & (is_kept | (positions == spared))
+
+    def lm_losses(self, x, idx, lengths):
+        """The mean next-token cross-entropy of each text (B,), through the tied embedding."""
+        T = idx.size(1)
+        has_next = torch.arange(T - 1, device=idx.device) < lengths[:, None] - 1  # (B, T-1)
+        logits = F.linear(x[:, :-1][has_next], self.wte.weight).float()  # (real tokens, vocab_size)
+        losses = F.cross_entropy(logits, idx[:, 1:][has_next], reduction='none')  # (real tokens,)
+        # back to (B, T-1), to average over each text
+        per_token = torch.zeros(has_next.shape, device=x.device).masked_scatter(has_next, losses)
+        n_predicted = (lengths - 1).clamp(min=1)
+        return per_token.sum(1) / n_predicted
+
+    # -------------------------------------------------------------------------
+    # weights
 
     @classmethod
-    def from_pretrained(cls, name, n_class, **settings):
-        """A checkpoint of the Hugging Face kind, folder or hub name; see pretrained.py."""
-        from pretrained import load
+    def from_pretrained(cls, name, n_class, labels=None, **settings):
+        """
+        A model with the weights of a checkpoint in Hugging Face's layout.
 
-        return load(cls, name, n_class, **settings)
+        name is a folder, a hub name, or a short one such as 'gpt2'; see pretrained.find.
+        settings are fields of Config that a user may set against the checkpoint's: block_size,
+        causal, dropout, head, head_dropout, pool, token_dropout; None keeps the checkpoint's.
+        labels are ours: a head that was trained for them is put in their order.
+        model.loaded tells what was taken, what starts fresh and what is not used.
+        ValueError if any tensor on either side is not accounted for.
+        """
+        folder = pretrained.find(name)
+        fields = pretrained.model_settings(folder, settings)
+        model = cls(Config(n_class=n_class, **fields))
+        shapes = {key: tuple(p.shape) for key, p in model.named_parameters()}
+        state, loaded = pretrained.load_weights(folder, shapes, labels)
+        model.load_state_dict(state, strict=False)  # load_weights has named what starts fresh
+        model.loaded = loaded
+        return model
 
     def num_params(self, embeddings=True):
-        """All parameters; without the embedding tables: those that cost a matrix product per token."""
-        tables = [m.weight.numel() for m in (self.wte, self.wpe, self.wse) if m is not None]
-        return sum(p.numel() for p in self.parameters()) - (0 if embeddings else sum(tables))
+        """
+        The number of parameters. Without the embedding tables they are those that cost a matrix
+        product for each token.
+        """
+        n_params = sum(p.numel() for p in self.parameters())
+        if not embeddings:
+            for table in (self.wte, self.wpe, self.wse):
+                if table is not None:
+                    n_params -= table.weight.numel()
+        return n_params
 
     def flops_per_token(self, T):
-        """FLOPs of one token forward and backward in a text of T: 6 a weight, 12 T C a layer for attention (PaLM, app. B)."""
-        return 6 * self.num_params(embeddings=False) + 12 * self.config.n_layer * self.config.n_embd * T
+        """
+        FLOPs of one token, forward and backward, in a text of T tokens: 6 for each weight, and
+        12 T n_embd in each layer for attention (PaLM, appendix B, https://arxiv.org/abs/2204.02311).
+        An upper estimate: where the head reads one position, the last block computes only that.
+        """
+        attention = 12 * self.config.n_layer * self.config.n_embd * T
+        return 6 * self.num_params(embeddings=False) + attention
+
+    # -------------------------------------------------------------------------
+    # optimization
 
     def freeze(self, n_layer):
-        """The embeddings and the first n_layer blocks stay as they are, the others learn; 0: all learn."""
+        """
+        The embeddings and the first n_layer blocks stay as they are, all else learns. With 0
+        everything learns. ValueError if there are fewer blocks.
+        """
         if n_layer > len(self.h):
-            raise ValueError(f'freeze={n_layer}, but the model has {len(self.h)} layers; set it to fewer')
-        body = [self.wte, self.wpe, self.wse, *self.h] + [self.ln] * (not self.config.pre_norm)
-        for module in filter(None, body):
-            module.requires_grad_(not n_layer or module in [*self.h][n_layer:])
+            limit = f'the model has {len(self.h)} layers'
+            raise ValueError(f'freeze={n_layer}, but {limit}; set it to fewer')
+        self.requires_grad_(True)
+        if n_layer == 0:
+            return
+        frozen = [self.wte, self.wpe]
+        if self.wse is not None:
+            frozen.append(self.wse)
+        if not self.config.pre_norm:
+            frozen.append(self.ln)  # post-norm models normalise the embedding with it
+        frozen += self.h[:n_layer]
+        for module in frozen:
+            module.requires_grad_(False)
 
-    def reinit(self, n_layer):
-        """Draw the top n_layer blocks anew: the last layers of a pretrained net are the most wedded to its old task."""
-        top = self.h[len(self.h) - n_layer :]
-        if n_layer > len(self.h) or not all(p.requires_grad for p in top.parameters()):  # what is frozen could not learn
-            raise ValueError(f'reinit={n_layer}, but the model has {len(self.h)} layers, less those of freeze; set it to fewer')
-        for block in top:
-            block.apply(self._init_weights)
-            for ln in (block.ln_1, block.ln_2):
-                ln.reset_parameters()
-
-    def configure_optimizers(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0, sparse=False):
+    def configure_optimizer(self, weight_decay, learning_rate, betas, layer_decay=1.0, head_lr=0.0):
         """
-        A list of optimizers: AdamW, where matrices decay, biases and norms do not. Each group has `head`, True for the head,
-        its hidden layer and the norm at the exit, and `scale`, the factor on the learning rate: layer_decay to the power of
-        the layers above (ULMFiT's discriminative rates, https://arxiv.org/abs/1801.06146); with head_lr the head and its
-        hidden layer learn at that rate instead. sparse: also SparseAdam, which moves only the rows of wte that a step has
-        read; the others rest, momentum or not, and none decays. The dense pass over 30,000 rows is a tenth of a small step.
-        """
-        self.wte.sparse, groups = sparse and self.wte.weight.requires_grad, {}
-        for name, p in filter(lambda named: named[1].requires_grad, self.named_parameters()):
-            top, in_head = len(self.h) + 1, name.startswith(('head', 'pooler'))
-            at_exit = in_head or (name.startswith('ln.') and self.config.pre_norm)
-            depth = int(name.split('.')[1]) + 1 if name.startswith('h.') else top if at_exit else 0
-            scale = head_lr / learning_rate if head_lr and in_head else layer_decay ** (top - depth)
-            decay = weight_decay if p.dim() >= 2 else 0.0
-            key = 'rows' if self.wte.sparse and name == 'wte.weight' else (decay, scale, at_exit)
-            groups.setdefault(key, dict(params=[], weight_decay=decay, scale=scale, head=at_exit))['params'].append(p)
-        rows, how = groups.pop('rows', None), dict(lr=learning_rate, betas=betas)
-        dense = torch.optim.AdamW(list(groups.values()), **how, fused=True, capturable=self.wte.weight.is_cuda)
-        return [dense] + ([torch.optim.SparseAdam([rows], **how)] if rows else [])
+        AdamW with weight decay on matrices but not on biases and norms.
 
-    def clip_grad(self, most):
-        """Scales the gradients, sparse ones too, to a norm of at most `most`, unless that is 0; returns what it was."""
-        for p in self.parameters():
-            if p.grad is not None and p.grad.is_sparse:
-                p.grad = p.grad.coalesce()  # a row for each id, not for each token: norms are of sums
-        grads = [p.grad.values() if p.grad.is_sparse else p.grad for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
-        if most and (norm.is_cuda or norm > most):  # to look at it would be to wait for the GPU
-            torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1))
-        return norm
+        Each parameter group carries lr_scale, the factor on its learning rate, for the training
+        loop: layer_decay to the power of the layers above (the discriminative rates of ULMFiT,
+        https://arxiv.org/abs/1801.06146). With head_lr the head and its hidden layer learn at that
+        rate instead.
+        """
+        top = len(self.h) + 1
+        groups = {}
+        for name, p in self.named_parameters():
+            if not p.requires_grad:
+                continue
+
+            # depth: 0 for the embeddings, 1 for the first block, ..., n_layer + 1 for the head
+            in_head = name.startswith(('head.', 'pooler.'))
+            is_exit_norm = name.startswith('ln.') and self.config.pre_norm
+            if name.startswith('h.'):
+                depth = int(name.split('.')[1]) + 1
+            elif in_head or is_exit_norm:
+                depth = top
+            else:
+                depth = 0
+
+            lr_scale = layer_decay ** (top - depth)
+            if in_head and head_lr > 0:
+                lr_scale = head_lr / learning_rate
+            is_matrix = p.dim() >= 2
+            decay = weight_decay if is_matrix else 0.0
+
+            new_group = {'params': [], 'weight_decay': decay, 'lr_scale': lr_scale}
+            group = groups.setdefault((decay, lr_scale), new_group)
+            group['params'].append(p)
+        is_cuda = self.wte.weight.is_cuda
+        return torch.optim.AdamW(
+            list(groups.values()), lr=learning_rate, betas=betas, fused=True, capturable=is_cuda
+        )

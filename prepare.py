@@ -1,15 +1,18 @@
 """
-From a raw file to what get_batch reads: rows -> clean text -> split -> tokens -> memmaps, and a report on the data.
-train.py calls this by itself; alone it is for looking at data before training on it.
+From a raw file to the memmaps that training reads, and a report on the data:
+rows -> clean text -> splits -> token ids -> memmaps.
+
+train.py calls prepare() by itself. To look at a data set before training on it:
 $ python prepare.py --dataset=mine.csv --text_column=body --label_column=mood --tokenizer=gpt2
-Writes data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/: per split .tok uint16 (all texts end to end, uncut),
-.off int64 (n + 1 offsets), .lab uint16 and .row int64 (record of the raw file, from 0); meta.json, tokenizer_state.json,
-report.json and rejected.csv. Rows are streamed: memory holds a few numbers of each, not the texts (but for `parts`).
+
+The folder data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/ then holds four files of each
+split (nanosentiment/memmaps.py), meta.json, tokenizer_state.json, report.json and rejected.csv.
+Rows are streamed: memory holds a few numbers of each and no texts, except for data sets like SST-2
+whose rows are phrases of other rows.
 """
 
 import csv
 import hashlib
-import html
 import itertools
 import json
 import os
@@ -17,383 +20,565 @@ import re
 import sys
 import tempfile
 from array import array
-from collections import Counter, defaultdict, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 
 import numpy as np
 
 from configurator import configure, stop
-from tokenizer import get_tokenizer
+from nanosentiment.cleaning import STEPS, clean_or_keep
+from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
+from nanosentiment.files import checksum
+from nanosentiment.memmaps import (
+    DTYPES,
+    MAX_LABELS,
+    MAX_VOCAB_SIZE,
+    TEXTS_AT_A_TIME,
+    Split,
+    read_meta,
+    write_split,
+)
+from nanosentiment.metrics import describe
+from nanosentiment.splitting import (
+    TEST,
+    TRAIN,
+    VAL,
+    assign_splits,
+    count_repeats,
+    keep_phrases_together,
+)
+from nanosentiment.tables import read_rows
+from nanosentiment.tokenizer import get_tokenizer
 
 # -----------------------------------------------------------------------------
 # data
-dataset = 'customer_service'  # a row of DATASETS below, or the path of your own .csv, .tsv or .jsonl
-text_column = ''  # '' is the dataset's own
-label_column = ''
-test_file = ''  # a file of the same columns; '' is the dataset's own
-data_dir = ''  # prepared data goes here; '' is data/ beside this file
-strict = False  # True: a row that cannot be used is an error; False: it goes to rejected.csv
+dataset = 'customer_service'  # a name in datasets.py, or the path of a .csv, .tsv or .jsonl file
+text_column = ''  # '' is the data set's own
+label_column = ''  # likewise
+test_file = ''  # a file with the same columns; '' is the data set's own, if it has one
+data_dir = ''  # where prepared data goes; '' is the data/ folder beside this file
+strict = False  # True: rows that cannot be used are an error; False: they go to rejected.csv
 # text
-tokenizer = 'bpe2048'  # bpe<N>: N tokens of the training split, for short texts bpe<N>-prefix; gpt2; or a tokenizer.json
+tokenizer = 'auto'  # bpe<N>, for short texts bpe<N>-prefix; gpt2; a tokenizer.json; auto: bpe2048
 lowercase = True
-strip_brackets = True  # ( ) [ ] { } go, what they hold stays
-strip_html = True  # tags and entities
-speakers = 'all'  # of a dialogue with "Name:" at line starts: 'all' turns with their names, or e.g. 'customer' alone
+strip_brackets = True  # removes ( ) [ ] { } but not what they enclose
+strip_html = True  # removes tags, and replaces entities by what they stand for
+speakers = 'all'  # of dialogues with "Name:" at line starts: 'all', or e.g. 'customer' alone
 # split
-val_fraction = 0.1  # of each label, carved out of the training file
-test_fraction = 0.1  # likewise, where there is no test file
-split_seed = 0
-folds = 0  # instead of the test split: the training file in so many parts, alike in labels, of which
-fold = 0  # the one with this number, from 1, is the test
-block_size = 256  # only to report what share of the texts it would cut
+val_fraction = 0.1  # of each label, taken from the training file
+test_fraction = 0.1  # likewise, if there is no test file
+split_seed = 0  # another seed draws other validation rows
+folds = 0  # number of cross-validation folds; 0 is none
+fold = 0  # which of them is the test split, from 1
+# length
+block_size = 256  # in tokens; training cuts longer texts, while all that is prepared is uncut
+keep = 'last'  # which end of a longer text training keeps: 'first', 'last' or 'both'
 # -----------------------------------------------------------------------------
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-CLEANING = ('lowercase', 'strip_brackets', 'strip_html', 'speakers')
-SPLITTING, FOLDS = ('val_fraction', 'test_fraction', 'split_seed'), ('folds', 'fold')
-RECIPE = ('dataset', 'text_column', 'label_column', 'test_file', 'data_dir', 'strict', 'tokenizer', *CLEANING, *SPLITTING)
-SPLITS, BATCH, LINES = ('train', 'val', 'test'), 2048, {'encoding': 'utf-8', 'newline': '\n'}  # texts a batch; of temp/texts
-KINDS = {'tok': np.uint16, 'off': np.int64, 'lab': np.uint16, 'row': np.int64}  # the files of a split
-
-# text and label column; the file of each split, and md5 or sha256 of what its URL gives ({}: the file, #: a member of a zip)
-DI725 = 'https://raw.githubusercontent.com/caglarmert/DI725/4b066861287213ff0f1d44806c1b7ad63569d0e8/assignment_1/data/'
-DIALOGUE = ('conversation', 'customer_sentiment')
-DATASETS = {
-    'customer_service': {
-        'columns': DIALOGUE,
-        'train': ('train.csv', '17d90d76fb3ddd6bbdc816db48c1d9c68a51444618ca91916c8ffeadfe78947e'),
-        'test': ('test.csv', 'b236188691c0c2e1fbba247eb554dde65c7b1bd2a70ef1ef3abf0e253eda407c'),
-        'url': DI725 + 'customer_service/{}',
-    },
-    'demo': {'columns': DIALOGUE, 'train': ('train.csv', ''), 'test': ('test.csv', ''), 'url': ''},  # bundled, synthetic
-    'sst2': {  # GLUE keeps the labels of its test rows to itself: dev is our test, validation is carved out of train
-        'columns': ('sentence', 'label'),
-        'names': {'0': 'negative', '1': 'positive'},
-        'parts': True,  # rows are phrases of other rows
-        'train': ('train.tsv', '9f81648d4199384278b86e315dac217c'),
-        'test': ('dev.tsv', '9f81648d4199384278b86e315dac217c'),
-        'url': 'https://dl.fbaipublicfiles.com/glue/data/SST-2.zip#SST-2/{}',
-    },
-}
-
-# -----------------------------------------------------------------------------
-# cleaning: pure str -> str
-
-SPEAKER = re.compile(r"^[^\S\n]*([^\W\d_][\w&'./ -]{0,39})(?:\([^()\n]{1,40}\))?[^\S\n]*:(?!//|(?<=\d:)\d)", re.MULTILINE)
-TAG, BRACKET, FLAW = re.compile(r'<[a-zA-Z/!][^<>]*>'), re.compile(r'[()\[\]{}]'), re.compile('[\0\ud800-\udfff]')
-
-
-def only_speakers(text, names):
-    """The turns of the named, each up to anybody's next "Name:"; the whole text where nobody is named: it is no dialogue."""
-    before, *rest = SPEAKER.split(text)  # before, name, turn, name, turn, ...
-    names = {name.strip().lower() for name in names.split(',')}
-    return ''.join(turn for name, turn in zip(rest[::2], rest[1::2]) if name.strip().lower() in names) if rest else before
-
-
-def scrub(text, lowercase, strip_brackets, strip_html, speakers):
-    """The steps in their order; '' where nothing is left. White space: one blank, or one line end."""
-    text = TAG.sub(' ', html.unescape(text)) if strip_html else text  # in this order, because scraped text escapes its tags
-    text = '\n'.join(text.splitlines())  # any kind of line end
-    text = only_speakers(text, speakers) if speakers != 'all' else text
-    text = BRACKET.sub('', text) if strip_brackets else text
-    text = text.lower() if lowercase else text
-    return '\n'.join(filter(None, [' '.join(line.split()) for line in text.split('\n')]))
-
-
-def clean(text, **cleaning):
-    """What the model is shown of a raw text, in training and in use. What the steps would empty is shown as it was."""
-    return scrub(text, **cleaning) or text.strip()
-
-
-def find_raw(dataset, data_dir, test_file=''):
-    """-> {split: path}: a known dataset's in data_dir, beside this file, in $NANOSENTIMENT_RAW, or downloaded into data_dir."""
-    from pretrained import fetch
-
-    known, paths = DATASETS.get(dataset, {}), {} if dataset in DATASETS else {'train': dataset}
-    roots = [root for root in (data_dir, os.path.join(HERE, 'data'), os.getenv('NANOSENTIMENT_RAW')) if root]
-    for split in ('train', 'test') if known else ():  # in this order: what labels there are is up to train
-        name, digest = known[split]
-        places = [os.path.join(root, dataset, name) for root in roots]
-        way_out = f'save it as {places[0]}, or let NANOSENTIMENT_RAW name a folder that holds {dataset}/{name}'
-        paths[split] = next(filter(os.path.exists, places), '') or fetch(known['url'].format(name), places[0], digest, way_out)
-    return paths | ({'test': test_file} if test_file else {})
-
-
-def read_rows(path):
-    """A .csv, .tsv (unquoted, as GLUE's) or .jsonl -> yields (line number, {column: str}, why it cannot be used or '')."""
-    kind, columns, delimiter, number, n_line = os.path.splitext(path)[1].lower(), [], '', 0, 1
-    csv.field_size_limit(1 << 22)  # characters; a longer one is an open quote
-    with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f:
-        for line in iter(f.readline, ''):
-            number, n_line, reason, fields = number + n_line, 1, '', []
-            delimiter = delimiter or ('\t' if kind == '.tsv' else max(',;\t', key=line.count))
-            if not line.strip('\r\n'):
-                continue  # an empty line is no row
-            try:
-                if kind == '.jsonl':
-                    row = json.loads(line)
-                    columns += [column for column in row.keys() if column not in columns]
-                    fields = ['' if row.get(column) is None else str(row[column]) for column in columns]
-                elif kind == '.tsv' or '"' not in line:  # most lines, and much faster
-                    fields = line.rstrip('\r\n').split(delimiter)
-                else:
-                    after, lines = f.tell(), itertools.chain([line], iter(f.readline, ''))
-                    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-                    fields, n_line = next(reader), reader.line_num
-            except csv.Error as e:
-                reason = f'broken quoting: {e}'
-                f.seek(after)  # an open quote may have swallowed good rows
-            except (ValueError, AttributeError, RecursionError):
-                reason = 'not a JSON object'
-            if not reason and columns and len(fields) != len(columns):
-                reason = f'{len(fields)} fields, the header has {len(columns)}'
-            elif flaw := FLAW.search(''.join((*columns, *fields))):  # not UTF-8 is read as a surrogate
-                reason = 'NUL byte' if flaw[0] == '\0' else 'not UTF-8'
-            if columns or kind == '.jsonl':
-                yield number, dict(zip(columns, fields)), reason
-            fields = fields if columns else [x.strip() for x in fields]  # the header, where no two may be alike
-            columns = columns or [x + f'.{i}' * (x in fields[:i]) for i, x in enumerate(fields)]
-
-
-def scan(temp, folder, paths, recipe, y, records, keys, labels, columns, count):
-    """
-    Raw files -> yields clean texts; leaves temp/texts (lines; their own line ends as NUL, which none has) and rejected.csv.
-    Fills, of each text, label, record, 64 bits that equal texts share; {label: number}; {column: {(value, label): n}}; count.
-    """
-    cleaning = {key: recipe[key] for key in CLEANING}
-    with open(f'{temp}/texts', 'w', **LINES) as texts, open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as f:
-        (rejected := csv.writer(f)).writerow(('file', 'line', 'reason'))
-        for split, path in paths.items():
-            for record, (line, row, reason) in enumerate(read_rows(path)):
-                for column, setting in zip(recipe['columns'], ('text_column', 'label_column')):
-                    if not reason and column not in row and not path.endswith('.jsonl'):  # whose rows may lack some
-                        raise ValueError(f'{path}: there is no column {column!r}; set --{setting} to one of {", ".join(row)}')
-                raw, label = [row.get(column, '').strip() for column in recipe['columns']]
-                label = recipe['names'].get(label, label)
-                odd = f'label {label[:40]!r} is unknown to the training file' if split == 'test' and label not in labels else ''
-                reason = reason or ('no text' if not raw else 'no label' if not label else odd)
-                if reason:
-                    count['rejected'] += 1
-                    count['why'] = count['why'] or f'; mend them, the first in line {line} of {path}: {reason}'
-                    rejected.writerow((path, line, reason))
-                    continue
-                text = scrub(raw, **cleaning)
-                count[split], count['emptied'] = count[split] + 1, count['emptied'] + (not text)
-                y.append(labels.setdefault(label, len(labels)))
-                records.append(record)
-                keys.append(hash(text := text or raw))
-                for column, value in row.items() if split == 'train' else ():
-                    if column != recipe['columns'][1] and (not value or len(columns[column]) < 1000):  # more are no categories
-                        columns[column][value and hash(value), label] += 1
-                texts.write(text.replace('\n', '\0') + '\n')
-                yield text
-
-
-def read_texts(temp):
-    with open(f'{temp}/texts', **LINES) as texts:
-        for line in texts:
-            yield line[:-1].replace('\0', '\n')
-
-
-def assign(keys, labels, val_fraction, test_fraction, seed, folds=0, fold=0):
-    """
-    keys (n,) and labels (n,) -> part (n,): 0 train, 1 val, 2 test; how many rows repeat a text; how many texts have several
-    labels. Equal texts stay together, under the label of the first; a label of two texts has one in train and one in val.
-    """
-    order = np.argsort(keys, kind='stable').astype(np.uint32)  # equal texts side by side; half the bytes, for there are many
-    new = np.diff(keys[order], prepend=~keys[order[0]]) != 0  # here another text begins; ~x is not x
-    first, text = order[new], np.empty_like(order)  # (n_text,) its first row, (n,) the number of a row's text
-    text[order] = np.cumsum(new, dtype=np.uint32) - 1
-    label_of, size = labels[first], np.bincount(labels[first])  # (n_text,), (n_label,)
-    n_val = np.clip(np.rint(size * val_fraction), val_fraction > 0, np.maximum(size - 1, 0))
-    n_test = np.clip(np.rint(size * test_fraction), test_fraction > 0, np.maximum(size - 1 - n_val, 0))
-    begin = n_val
-    if fold:  # its share of each label, so that every text is tested in one fold
-        begin, end = (-(-size * k // folds) for k in (fold - 1, fold))
-        n_test, n_val = end - begin, np.minimum(n_val, np.maximum(size - 1 - (end - begin), 0))
-    draw = label_of + np.random.default_rng(seed).random(len(keys))[first]  # by the row: other cleaning, same validation rows
-    sizes, part = np.stack((n_val, n_test, size - n_val - n_test), axis=1).astype(int), np.empty(len(first), dtype=np.uint8)
-    rows = [np.roll(np.repeat(np.uint8([1, 2, 0]), n), shift) for n, shift in zip(sizes, (begin - n_val).astype(int))]
-    part[np.argsort(draw, kind='stable')] = np.concatenate(rows)
-    return part[text], len(keys) - len(first), len(np.unique(text[labels != label_of[text]]))
-
-
-def follow(texts, part):
-    """
-    texts (n,), part (n,) of each -> part (n,), where a text within others goes where all of these went, or else to train.
-    Without that a net is validated on phrases that it knows: on SST-2 that gave .947 where new sentences gave .897.
-    """
-    where, whole = dict.fromkeys(texts, 0), dict(zip(texts, part.tolist()))  # where: a bit for each part; sets are slower
-    for text in sorted(whole, key=len, reverse=True):
-        if where[text]:
-            continue  # what lies within it lies within those around it, too
-        cuts = [-1, *(i for i, character in enumerate(text) if character in ' \n'), len(text)]  # slicing is faster than joining
-        for i, j in itertools.combinations(cuts, 2):
-            if (phrase := text[i + 1 : j]) in where and phrase != text:
-                where[phrase] |= 1 << whole[text]
-    return np.array([{0: p, 2: 1, 4: 2}.get(where[text], 0) for text, p in zip(texts, part.tolist())], dtype=np.uint8)
-
-
-def encode(texts, temp, tokenizer, pool):
-    """Texts -> temp/ids, end to end, in pool's thread: `tokenizers` lets Python go on. Returns jobs: lengths in tokens."""
-
-    def write(batch):
-        ids = tokenizer.encode_batch(batch)
-        with open(f'{temp}/ids', 'ab') as f:
-            f.write(np.fromiter(itertools.chain.from_iterable(ids), dtype=np.uint16).tobytes())
-        return np.fromiter(map(len, ids), dtype=np.int64)
-
-    jobs = []
-    while batch := list(itertools.islice(texts, BATCH)):
-        jobs.append(pool.submit(write, batch))
-        if len(jobs) > 16:
-            jobs[-16].result()  # no more than these wait in memory
-    return jobs
+SPLIT_NAMES = {TRAIN: 'train', VAL: 'val', TEST: 'test'}
+SPLIT_SETTINGS = ('val_fraction', 'test_fraction', 'split_seed')
+LINES = {'encoding': 'utf-8', 'newline': '\n'}  # so that '\n' alone ends a line of the texts file
+BPE_MAX_BYTES = 10_000_000  # enough to learn a vocabulary from
+MAX_COMBINATIONS = 1000  # of a column's values and the labels; a column with more is no category
 
 
 def prepare(settings):
-    """The settings named in RECIPE -> the prepared folder, made where missing. Raises ValueError, or pretrained.Unreachable."""
-    s = {key: settings[key] for key in RECIPE} | {key: settings.get(key, 0) for key in FOLDS}
-    data_dir, known = s['data_dir'] or os.path.join(HERE, 'data'), DATASETS.get(s['dataset'], {})
-    name, kind = os.path.splitext(os.path.basename(s['dataset']))
-    if not known and kind.lower() not in ('.csv', '.tsv', '.jsonl'):
-        raise ValueError(f'dataset {s["dataset"]!r} is neither one of {", ".join(DATASETS)} nor a .csv, .tsv or .jsonl file')
-    val, test, folds, fold = (s[key] for key in ('val_fraction', 'test_fraction', *FOLDS))
-    if min(val, test) < 0 or val + test >= 1 or folds == 1 or not 0 <= fold <= folds:
-        raise ValueError(f'val_fraction {val}, test_fraction {test}, fold {fold} of {folds} leave nothing; try 0.1, 0.1, 0, 0')
-    tokenizer = get_tokenizer(s['tokenizer'], [])  # bpe<N> is learned later
-    if tokenizer.n_vocab > 1 << 16:
-        raise ValueError(f'{s["tokenizer"]} has {tokenizer.n_vocab:,} tokens; choose a tokenizer of at most 65,536')
-    paths = find_raw(s['dataset'], data_dir, s['test_file'])
-    paths = {'train': paths['train']} if fold else paths
-    recipe = {'format': 2, 'raw': {}, 'names': known.get('names', {}), 'tokenizer': [tokenizer.name, tokenizer.sha256]}
-    recipe['columns'] = [s[key] or own for key, own in zip(('text_column', 'label_column'), known.get('columns', ('', '')))]
-    recipe |= {key: s[key] for key in (*CLEANING, *SPLITTING)} | ({'test_fraction': 0} if 'test' in paths or fold else {})
-    recipe |= {key: s[key] for key in FOLDS if fold} | ({'parts': True} if 'parts' in known else {})
-    for split, path in paths.items():
-        if not os.path.isfile(path):
-            raise ValueError(f'there is no file {path}, seen from {os.getcwd()}; check its name, or go where it lies')
-        with open(path, 'rb') as f:
-            recipe['raw'][split] = hashlib.file_digest(f, 'sha256').hexdigest()
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
-    folder = os.path.join(room := os.path.join(data_dir, name), f'{tokenizer.name}-{digest}')
+    """
+    Settings (a dict of those above; folds and fold may be missing) -> the prepared folder.
+
+    What has been prepared with the same recipe is used again. Raises ValueError for what the user
+    can correct, and download.Unreachable.
+    """
+    settings = {'folds': 0, 'fold': 0} | settings
+    check_settings(settings)
+    tokenizer_name = settings['tokenizer']
+    if tokenizer_name == 'auto':
+        tokenizer_name = 'bpe2048'
+    tokenizer = get_tokenizer(tokenizer_name, [])  # bpe<N> has learned nothing yet
+    if tokenizer.n_vocab > MAX_VOCAB_SIZE:
+        raise ValueError(
+            f'{tokenizer_name} has {tokenizer.n_vocab:,} tokens; '
+            f'choose a tokenizer of at most {MAX_VOCAB_SIZE:,}'
+        )
+
+    data_dir = settings['data_dir'] or DATA_DIR
+    paths = find_raw(settings['dataset'], data_dir, settings['test_file'])
+    if settings['fold']:
+        paths = {'train': paths['train']}  # the test split is a part of it
+    recipe = make_recipe(settings, tokenizer, paths)
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    dataset_name, _ = os.path.splitext(os.path.basename(settings['dataset']))
+    parent = os.path.join(data_dir, dataset_name)
+    folder = os.path.join(parent, f'{tokenizer.name}-{digest[:8]}')
+
+    # Everything is written to a temporary folder and then renamed, so that a folder with a
+    # meta.json is complete, whatever interrupts this process.
     if not os.path.exists(f'{folder}/meta.json'):
-        print(f'preparing {s["dataset"]} in {folder}', file=sys.stderr)
-        os.makedirs(room, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=room, ignore_cleanup_errors=True) as temp, ThreadPoolExecutor(1) as pool:
-            os.mkdir(new := f'{temp}/new')
-            build(temp, new, name, paths, recipe, tokenizer, pool)
-            if not os.path.exists(f'{folder}/meta.json'):  # another process may have been faster
-                os.rename(new, folder)
-    if s['strict'] and (n := read_json(folder, 'report.json')['rejected']):
-        raise ValueError(f'{n} rows cannot be used, see {folder}/rejected.csv; mend them, or leave out --strict')
+        print(f'preparing {settings["dataset"]} in {folder}', file=sys.stderr)
+        os.makedirs(parent, exist_ok=True)
+        # Windows cannot delete a file that is still mapped into memory, as ids is while an error is
+        # on its way out of build(). The user must see that error and not the one of the deletion.
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as temp:
+            new_folder = f'{temp}/new'
+            os.mkdir(new_folder)
+            build(temp, new_folder, dataset_name, paths, recipe, tokenizer)
+            # another process that prepares the same data may have been faster
+            if not os.path.exists(f'{folder}/meta.json'):
+                os.rename(new_folder, folder)
+
+    if settings['strict']:
+        n_rejected = read_meta(folder, 'report.json')['rejected']
+        if n_rejected:
+            raise ValueError(
+                f'{n_rejected} rows cannot be used, see {folder}/rejected.csv; '
+                'correct them, or leave out --strict'
+            )
     return folder
 
 
-def build(temp, folder, dataset, paths, recipe, tokenizer, pool):
-    """Fills an empty folder: scan the raw files, split, learn the tokens, encode, count for the report."""
-    from metrics import describe  # with torch, which is slow to come
+def build(temp, folder, dataset_name, paths, recipe, tokenizer):
+    """Fills an empty folder; temp is for files that are needed only meanwhile."""
+    scan = scan_files(temp, folder, paths, recipe)
+    check_scan(scan, paths, recipe)
+    label_names = sorted(scan.label_numbers, key=label_order)
+    labels = renumber(scan, label_names)
 
-    y, records, keys, labels, columns, count = seen = array('i'), array('q'), array('q'), {}, defaultdict(Counter), Counter()
-    texts, learn = scan(temp, folder, paths, recipe, *seen), tokenizer.kind == 'bpe' and tokenizer.name != 'gpt2'
-    jobs = deque(texts, 0) if learn else encode(texts, temp, tokenizer, pool)  # learn: scan first, into temp/texts
-    (y, records, keys), n = map(np.asarray, (y, records, keys)), count['train']
-    if not 2 <= len(labels) <= max(2, min(n // 2, 1 << 16)):
-        what = f'{len(labels)} labels in {n} usable rows, {count["rejected"]} rejected{count["why"] or ""}'
-        raise ValueError(f'{paths["train"]}: {what}; is --label_column={recipe["columns"][1]} right?')
-    if 'test' in paths and len(y) == n:
-        raise ValueError(f'{paths["test"]}: none of its rows can be used{count["why"] or ""}; leave it out, or mend it')
-    if count['emptied'] == len(y):
-        raise ValueError(f'{paths["train"]}: cleaning leaves nothing of any text; is --speakers={recipe["speakers"]} right?')
-    order = sorted(labels, key=lambda x: (0, float(x), x) if re.fullmatch(r'-?\d+(\.\d+)?', x) else (1, 0, x))  # 2 before 10
-    y = np.argsort([labels[label] for label in order]).astype(np.uint16)[y]
-    part = np.full(len(y), 2, dtype=np.uint8)
-    part[:n], repeated, conflicts = assign(keys[:n], y[:n], *(recipe.get(key, 0) for key in SPLITTING + FOLDS))
-    part[:n] = follow(list(itertools.islice(read_texts(temp), n)), part[:n]) if 'parts' in recipe else part[:n]
-    if learn:  # 10 MB teach enough
-        some = itertools.compress(read_texts(temp), part == 0)
-        some = itertools.islice(some, 0, None, 1 + os.path.getsize(f'{temp}/texts') // 10_000_000)
-        jobs = encode(read_texts(temp), temp, tokenizer := get_tokenizer(tokenizer.name, some), pool)
-    lengths = np.concatenate([job.result() for job in jobs])
-    ids, ends = np.memmap(f'{temp}/ids', dtype=np.uint16, mode='r'), lengths.cumsum()
-    about = {key: getattr(tokenizer, key) for key in ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')}
-    meta = {'dataset': dataset, 'labels': order, 'tokenizer': about, 'recipe': recipe, 'rows': {}, 'tokens': {}}
-    report = {'rejected': count['rejected'], 'emptied': count['emptied'], 'repeated_rows': repeated, 'labels': {}}
-    known = np.sort(keys[:n])  # np.isin would take six times the memory
-    leaked = int((known[np.searchsorted(known, keys[n:], 'right') - 1] == keys[n:]).sum())
-    report |= {'texts_under_several_labels': conflicts, 'test_texts_in_train': leaked}
-    for number in np.unique(part):
-        split, mine = SPLITS[number], part == number
-        for kind, what in zip(('off', 'lab', 'row'), (np.append(0, lengths[mine].cumsum()), y[mine], records[mine])):
-            what.astype(KINDS[kind]).tofile(f'{folder}/{split}.{kind}')
-        with open(f'{folder}/{split}.tok', 'wb') as f:
-            for some in np.array_split(np.arange(len(y)), -(-len(y) // BATCH)):
-                tokens = ids[ends[some[0]] - lengths[some[0]] : ends[some[-1]]]
-                tokens[np.repeat(mine[some], lengths[some])].tofile(f)
-        meta['rows'][split], meta['tokens'][split] = int(mine.sum()), int(lengths[mine].sum())
-        report['labels'][split] = dict(zip(order, np.bincount(y[mine], minlength=len(order)).tolist()))
-    y, lengths, row = y[part == 0], lengths[part == 0], int(records[part == 0][0])
-    report['lengths'] = {x: np.percentile(lengths[y == i], (5, 50, 95, 100)).tolist() for i, x in enumerate(order) if i in y}
-    report['columns'] = {column: describe(seen) for column, seen in columns.items()}
-    first = np.fromfile(f'{folder}/train.tok', dtype=np.uint16, count=lengths[0])
-    report['example'] = {'row': row, 'label': order[y[0]], 'text': tokenizer.decode(first)}
-    for name, what in (('tokenizer_state', tokenizer.state()), ('report', meta | report), ('meta', meta)):
-        with open(f'{folder}/{name}.json', 'w', encoding='utf-8') as f:
-            json.dump(what, f, indent=1)
+    split_of_row = split_rows(temp, scan, labels, recipe)
+    if tokenizer.is_learned:
+        tokenizer = learn_tokenizer(temp, tokenizer.name, split_of_row)
+    lengths = encode_texts(temp, tokenizer)
 
+    ids = np.memmap(f'{temp}/ids', dtype=DTYPES['tok'], mode='r')
+    meta = {
+        'dataset': dataset_name,
+        'labels': label_names,
+        'tokenizer': describe_tokenizer(tokenizer),
+        'recipe': recipe,
+        'rows': {},
+        'tokens': {},
+    }
+    # only the splits that have rows: with val_fraction 0 there is no val
+    for number in np.unique(split_of_row):
+        split_name = SPLIT_NAMES[number]
+        is_in_split = split_of_row == number
+        write_split(
+            folder,
+            split_name,
+            is_in_split=is_in_split,
+            ids=ids,
+            lengths=lengths,
+            labels=labels,
+            rows=np.asarray(scan.row_numbers),
+        )
+        meta['rows'][split_name] = int(is_in_split.sum())
+        meta['tokens'][split_name] = int(lengths[is_in_split].sum())
 
-def read_json(folder, name):
-    try:
-        with open(f'{folder}/{name}', encoding='utf-8') as f:
-            return json.load(f)
-    except (OSError, ValueError) as e:
-        raise ValueError(f'{folder}/{name} cannot be read ({e}); delete {folder} and prepare again') from None
+    n = scan.n_train
+    n_repeated, n_conflicts = count_repeats(np.asarray(scan.hashes)[:n], labels[:n])
+    label_counts = count_labels(labels, split_of_row, label_names)
+    report = meta | {
+        'rejected': scan.n_rejected,
+        'emptied': scan.n_emptied,
+        'repeated_rows': n_repeated,
+        'labels': label_counts,
+        'texts_under_several_labels': n_conflicts,
+        'test_texts_in_train': count_leaked_texts(scan),
+        'lengths': length_percentiles(lengths, labels, split_of_row, label_names),
+        'columns': describe_columns(scan),
+    }
+    # the first training text, for people to see what the model sees
+    first = int(np.argmax(split_of_row == TRAIN))
+    begin = lengths[:first].sum()
+    first_ids = ids[begin : begin + lengths[first]]
+    report['example'] = {
+        'row': scan.row_numbers[first],
+        'label': label_names[labels[first]],
+        'text': tokenizer.decode(first_ids),
+    }
 
-
-def truncate(ids, block_size, keep, n_prefix, n_suffix):
-    """At most block_size of the ids: all special tokens, and of the text the 'first', the 'last' or 'both' ends."""
-    if len(ids) <= block_size:
-        return ids
-    left = {'first': block_size - n_suffix, 'last': n_prefix, 'both': block_size // 2}[keep]
-    return np.concatenate([ids[:left], ids[len(ids) - (block_size - left) :]])
+    write_json(f'{folder}/tokenizer_state.json', tokenizer.state())
+    write_json(f'{folder}/report.json', report)
+    write_json(f'{folder}/meta.json', meta)
 
 
-class Split:
-    """Memmaps: split[i] is ids (T,) of text i cut to block_size; lengths, labels, raw rows (n,). Broken files: ValueError."""
-
-    def __init__(self, folder, name, block_size=1 << 30, keep='first'):
-        self.meta, self.block_size, self.keep, arrays = read_json(folder, 'meta.json'), block_size, keep, []
-        n, tokens = (self.meta[key].get(name, 0) for key in ('rows', 'tokens'))
-        for (kind, dtype), size in zip(KINDS.items(), (tokens, n + 1, n, n)):
-            path, expected = f'{folder}/{name}.{kind}', size * np.dtype(dtype).itemsize
-            found = os.path.getsize(path) if os.path.exists(path) else 0
-            if not found == expected > 0:
-                raise ValueError(f'{path} has {found} bytes, meta.json says {expected}; delete {folder} and prepare again')
-            arrays.append(np.asarray(np.memmap(path, dtype=dtype, mode='r')))
-        self.tokens, self.off, self.labels, self.rows = arrays
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, i):
-        specials = self.meta['tokenizer']['n_prefix'], self.meta['tokenizer']['n_suffix']
-        return truncate(self.tokens[self.off[i] : self.off[i + 1]], self.block_size, self.keep, *specials)
-
-    @property
-    def lengths(self):
-        return np.minimum(np.diff(self.off), self.block_size)
+def write_json(path, content):
+    with open(path, 'w', encoding='utf-8') as f:
+        json.dump(content, f, indent=1)
 
 
-if __name__ == '__main__':
-    from metrics import show_data
+# -----------------------------------------------------------------------------
+# the settings
 
+
+def check_settings(settings):
+    """Raises ValueError for settings with which nothing can be prepared."""
+    name = settings['dataset']
+    extension = os.path.splitext(name)[1].lower()
+    if name not in DATASETS and extension not in ('.csv', '.tsv', '.jsonl'):
+        known = ', '.join(DATASETS)
+        raise ValueError(
+            f'dataset {name!r} is neither one of {known} nor a .csv, .tsv or .jsonl file'
+        )
+
+    val_fraction = settings['val_fraction']
+    test_fraction = settings['test_fraction']
+    are_fractions = val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1
+    folds = settings['folds']
+    fold = settings['fold']
+    if not are_fractions or folds == 1 or not 0 <= fold <= folds:
+        raise ValueError(
+            f'val_fraction {val_fraction}, test_fraction {test_fraction}, fold {fold} of {folds} '
+            'cannot be split; try 0.1, 0.1, 0, 0'
+        )
+
+
+def make_recipe(settings, tokenizer, paths):
+    """All that decides the bytes of a prepared folder; its checksum is in the folder's name."""
+    known = DATASETS.get(settings['dataset'], {})
+    text_column, label_column = known.get('columns', ('', ''))
+    recipe = {
+        'format': 2,
+        'raw': {},
+        'names': known.get('label_names', {}),
+        'tokenizer': [tokenizer.name, tokenizer.sha256],
+        'columns': [
+            settings['text_column'] or text_column,
+            settings['label_column'] or label_column,
+        ],
+    }
+    for name in (*STEPS, *SPLIT_SETTINGS):
+        recipe[name] = settings[name]
+    if settings['fold'] or 'test' in paths:
+        recipe['test_fraction'] = 0  # does not matter then
+    if settings['fold']:
+        recipe['folds'] = settings['folds']
+        recipe['fold'] = settings['fold']
+    if known.get('rows_are_phrases'):
+        recipe['parts'] = True
+
+    for split, path in paths.items():
+        if not os.path.isfile(path):
+            raise ValueError(f'there is no file {path} in {os.getcwd()}; correct its path')
+        recipe['raw'][split] = checksum(path)
+    return recipe
+
+
+# -----------------------------------------------------------------------------
+# raw files -> clean texts
+
+
+class Scan:
+    """What one pass over the raw files finds out: a few numbers of each usable row, no texts."""
+
+    def __init__(self):
+        # of each usable row, those of the training file first
+        self.labels = array('i')  # numbers in order of first appearance, see label_numbers
+        self.row_numbers = array('q')  # where it stands in its file, from 0
+        self.hashes = array('q')  # of the clean text, alike for equal texts
+        # of all of them
+        self.label_numbers = {}
+        self.column_counts = {}  # {column: Counter of (hash of the value, label), or None}
+        self.n_missing = Counter()  # {column: training rows without a value}
+        self.n_train = 0
+        self.n_emptied = 0  # texts of which cleaning would leave nothing
+        self.n_rejected = 0
+        self.first_rejected = None  # (path, line number, reason)
+
+    def add_text(self, text, label, row_number):
+        self.labels.append(self.label_numbers.setdefault(label, len(self.label_numbers)))
+        self.row_numbers.append(row_number)
+        # Python's hash of a text differs between processes. This is safe, because it only matters
+        # which hashes are equal, and the shuffle depends on row numbers and split_seed.
+        self.hashes.append(hash(text))
+
+    def add_columns(self, row, label, label_column):
+        """Counts the values of a training row, for metrics.describe."""
+        for column, value in row.items():
+            if column == label_column:
+                continue
+            if not value:
+                self.n_missing[column] += 1
+            if column not in self.column_counts:
+                self.column_counts[column] = Counter()
+            counts = self.column_counts[column]
+            if counts is None:
+                continue  # given up before
+            value_hash = hash(value) if value else ''
+            counts[value_hash, label] += 1
+            if len(counts) == MAX_COMBINATIONS:
+                self.column_counts[column] = None  # no category; what it holds would only grow
+
+    def add_rejected(self, path, line_number, reason):
+        self.n_rejected += 1
+        if self.first_rejected is None:
+            self.first_rejected = (path, line_number, reason)
+
+
+def scan_files(temp, folder, paths, recipe):
+    """Raw files -> Scan; writes temp/texts, a clean text per line, and rejected.csv."""
+    text_column, label_column = recipe['columns']
+    scan = Scan()
+    with (
+        open(f'{temp}/texts', 'w', **LINES) as texts_file,
+        open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as rejected_file,
+    ):
+        rejected = csv.writer(rejected_file)
+        rejected.writerow(('file', 'line', 'reason'))
+        # the training file comes first, because it decides which labels there are
+        for split_name, path in paths.items():
+            for row_number, (line_number, row, reason) in enumerate(read_rows(path)):
+                if not reason:
+                    check_columns(path, row, recipe['columns'])
+                    raw_text = row.get(text_column, '').strip()
+                    label = row.get(label_column, '').strip()
+                    label = recipe['names'].get(label, label)
+                    reason = find_reason(split_name, raw_text, label, scan.label_numbers)
+                if reason:
+                    rejected.writerow((path, line_number, reason))
+                    scan.add_rejected(path, line_number, reason)
+                    continue
+
+                text, is_emptied = clean_or_keep(raw_text, recipe)
+                if is_emptied:
+                    scan.n_emptied += 1
+                scan.add_text(text, label, row_number)
+                if split_name == 'train':
+                    scan.n_train += 1
+                    scan.add_columns(row, label, label_column)
+                # no text contains NUL, so it can stand for a line end
+                texts_file.write(text.replace('\n', '\0') + '\n')
+    return scan
+
+
+def check_columns(path, row, columns):
+    """Raises ValueError if a table lacks the text or label column; rows of a .jsonl may differ."""
+    if path.lower().endswith('.jsonl'):
+        return
+    for column, setting in zip(columns, ('text_column', 'label_column')):
+        if column not in row:
+            known = ', '.join(row)
+            raise ValueError(
+                f'{path}: there is no column {column!r}; set --{setting} to one of {known}'
+            )
+
+
+def find_reason(split_name, text, label, known_labels):
+    """Why a well-formed row cannot be used, or ''."""
+    if not text:
+        return 'no text'
+    if not label:
+        return 'no label'
+    if split_name == 'test' and label not in known_labels:
+        return f'label {label[:40]!r} is unknown to the training file'
+    return ''
+
+
+def check_scan(scan, paths, recipe):
+    """Raises ValueError if the files hold nothing to learn from."""
+    n_labels = len(scan.label_numbers)
+    n_texts = len(scan.labels)
+    first_rejected = ''
+    if scan.first_rejected:
+        path, line_number, reason = scan.first_rejected
+        first_rejected = f'; correct them, the first in line {line_number} of {path}: {reason}'
+
+    # with more labels than half the rows, a column such as an id was taken for the label
+    max_labels = min(scan.n_train // 2, MAX_LABELS)
+    if n_labels < 2 or n_labels > max(max_labels, 2):
+        raise ValueError(
+            f'{paths["train"]}: {n_labels} labels in {scan.n_train} usable rows, '
+            f'{scan.n_rejected} rejected{first_rejected}; '
+            f'is --label_column={recipe["columns"][1]} right?'
+        )
+    if 'test' in paths and n_texts == scan.n_train:
+        raise ValueError(
+            f'{paths["test"]}: none of its rows can be used{first_rejected}; '
+            'leave the file out, or correct it'
+        )
+    if scan.n_emptied == n_texts:
+        raise ValueError(
+            f'{paths["train"]}: cleaning leaves nothing of any text; '
+            f'is --speakers={recipe["speakers"]} right?'
+        )
+
+
+def read_texts(temp):
+    """Yields the clean texts."""
+    with open(f'{temp}/texts', **LINES) as f:
+        for line in f:
+            yield line[:-1].replace('\0', '\n')
+
+
+# -----------------------------------------------------------------------------
+# labels and splits
+
+
+def label_order(label):
+    """The key that sorts labels: numbers first and by value, so that '2' comes before '10'."""
+    if re.fullmatch(r'-?\d+(\.\d+)?', label):
+        return 0, float(label), label
+    return 1, 0, label
+
+
+def renumber(scan, label_names):
+    """The labels of a scan as numbers (n,) uint16 of their places in label_names."""
+    new_numbers = np.zeros(len(label_names), dtype=np.uint16)
+    for new_number, name in enumerate(label_names):
+        new_numbers[scan.label_numbers[name]] = new_number
+    return new_numbers[np.asarray(scan.labels)]
+
+
+def split_rows(temp, scan, labels, recipe):
+    """-> split_of_row (n,) uint8: TRAIN, VAL or TEST"""
+    n = scan.n_train
+    split_of_train_row = assign_splits(
+        text_hashes=np.asarray(scan.hashes)[:n],
+        labels=labels[:n],
+        val_fraction=recipe['val_fraction'],
+        test_fraction=recipe['test_fraction'],
+        seed=recipe['split_seed'],
+        folds=recipe.get('folds', 0),
+        fold=recipe.get('fold', 0),
+    )
+    if 'parts' in recipe:
+        texts = list(itertools.islice(read_texts(temp), n))
+        split_of_train_row = keep_phrases_together(texts, split_of_train_row)
+
+    # the rows of a test file follow those of the training file
+    split_of_row = np.full(len(labels), TEST, dtype=np.uint8)
+    split_of_row[:n] = split_of_train_row
+    return split_of_row
+
+
+# -----------------------------------------------------------------------------
+# tokens
+
+
+def learn_tokenizer(temp, name, split_of_row):
+    """bpe<N>, learned from the training split, or from every k-th text of a large one."""
+    training_texts = itertools.compress(read_texts(temp), split_of_row == TRAIN)
+    k = 1 + os.path.getsize(f'{temp}/texts') // BPE_MAX_BYTES
+    return get_tokenizer(name, itertools.islice(training_texts, 0, None, k))
+
+
+def encode_texts(temp, tokenizer):
+    """Writes temp/ids, the token ids of all texts end to end -> lengths (n,) in tokens."""
+    texts = read_texts(temp)
+    lengths = array('q')
+    with open(f'{temp}/ids', 'wb') as f:
+        while batch := list(itertools.islice(texts, TEXTS_AT_A_TIME)):
+            for ids in tokenizer.encode_batch(batch):
+                lengths.append(len(ids))
+                array('H', ids).tofile(f)
+    return np.asarray(lengths)
+
+
+# -----------------------------------------------------------------------------
+# the report
+
+
+def describe_tokenizer(tokenizer):
+    names = ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')
+    return {name: getattr(tokenizer, name) for name in names}
+
+
+def describe_columns(scan):
+    """-> {column: what metrics.describe tells of it}; little of one with too many values"""
+    descriptions = {}
+    for column, counts in scan.column_counts.items():
+        if counts is None:
+            descriptions[column] = {'missing': scan.n_missing[column], 'distinct': None}
+        else:
+            descriptions[column] = describe(counts)
+    return descriptions
+
+
+def count_leaked_texts(scan):
+    """How many texts of the test file are in the training file, too."""
+    hashes = np.asarray(scan.hashes)
+    # by binary search in the sorted hashes: np.isin would take six times the memory
+    train = np.sort(hashes[: scan.n_train])
+    test = hashes[scan.n_train :]
+    nearest = train[np.searchsorted(train, test, side='right') - 1]
+    return int((nearest == test).sum())
+
+
+def count_labels(labels, split_of_row, label_names):
+    """-> {split: {label: number of rows}}"""
+    label_counts = {}
+    for number in np.unique(split_of_row):
+        labels_of_split = labels[split_of_row == number]
+        counts = np.bincount(labels_of_split, minlength=len(label_names))
+        label_counts[SPLIT_NAMES[number]] = dict(zip(label_names, counts.tolist()))
+    return label_counts
+
+
+def length_percentiles(lengths, labels, split_of_row, label_names):
+    """-> {label: 5th, 50th and 95th percentile and maximum of its training texts' lengths}"""
+    percentiles = {}
+    for number, name in enumerate(label_names):
+        lengths_of_label = lengths[(split_of_row == TRAIN) & (labels == number)]
+        if len(lengths_of_label) > 0:
+            percentiles[name] = np.percentile(lengths_of_label, (5, 50, 95, 100)).tolist()
+    return percentiles
+
+
+def print_report(report):
+    """The report for people: report.json, and share_truncated."""
+    names = ('dataset', 'rows', 'rejected', 'emptied', 'repeated_rows')
+    for name in (*names, 'texts_under_several_labels', 'test_texts_in_train'):
+        print(f'{name:28} {report[name]}')
+
+    label_counts = report['labels']
+    splits = ''.join(f'{split_name:>10}' for split_name in label_counts)
+    print(f'\n{"label":20}{splits}   tokens: p5   p50   p95   max')
+    for label, lengths in report['lengths'].items():
+        n_rows = ''.join(f'{counts[label]:10,}' for counts in label_counts.values())
+        n_tokens = ''.join(f'{n:6.0f}' for n in lengths)
+        print(f'{label[:20]:20}{n_rows}     {n_tokens}')
+
+    print(f'\n{"column":28} missing distinct  guess       chi2  df        p  goes with the label?')
+    for name, column in report['columns'].items():
+        line = f'{name[:28]:28} {column["missing"]:7,} {column["distinct"] or "many":>8}'
+        if 'guess' in column:
+            line += f'{column["guess"]:7.1%}'
+        if 'p' in column:
+            answer = 'yes' if column['p'] < 0.01 else 'no'
+            line += f'{column["chi2"]:11.1f} {column["df"]:3} {column["p"]:8.2g}  {answer}'
+        print(line)
+
+    # 'guess' is the share of rows whose label would be guessed right from this column's value
+    # alone. A column is suspicious if so little goes wrong that it is less than 5 % of the errors
+    # of always guessing the commonest label.
+    train_counts = label_counts['train'].values()
+    majority_error = 1 - max(train_counts) / sum(train_counts)
+    for name, column in report['columns'].items():
+        if 1 - column.get('guess', 0) < 0.05 * majority_error:
+            print(
+                f'{name} alone tells the label: '
+                'what a model learns from the text may be no more than that'
+            )
+
+    share = report['share_truncated']
+    print(f'\n{share:.1%} of the training texts are cut. The first one:\n{report["example"]}')
+
+
+def main():
     config = configure(globals())
     try:
         folder = prepare(config)
-        report, train = read_json(folder, 'report.json'), Split(folder, 'train')
-    except (ValueError, OSError) as e:
-        stop(e)
-    report |= {'tokenizer': report['tokenizer']['name'], 'share_truncated': float((train.lengths > block_size).mean())}
-    show_data(report)
-    keys = 'dataset tokenizer rows rejected labels tokens share_truncated'
-    print(json.dumps({key: report[key] for key in keys.split()} | {'folder': folder}))
+        report = read_meta(folder, 'report.json')
+        train_lengths = Split(folder, 'train').lengths
+    except (ValueError, OSError) as error:
+        stop(error)
+
+    report['tokenizer'] = report['tokenizer']['name']
+    report['share_truncated'] = float((train_lengths > block_size).mean())
+    print_report(report)
+    names = ('dataset', 'tokenizer', 'rows', 'rejected', 'labels', 'tokens', 'share_truncated')
+    summary = {name: report[name] for name in names}
+    summary['folder'] = folder
+    print(json.dumps(summary))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,8 +1,18 @@
 """
-Trains a text classifier, judges it on the test split, and leaves out_dir/best.pt: all that sample_classify.py needs.
+Trains a text classifier, judges it on the test split, and leaves out_dir/best.pt, which is all that
+sample_classify.py needs.
+
+From scratch, on customer-service conversations:
 $ python train.py config/train_sentiment_scratch.py
-$ python train.py config/finetune_gpt2.py --block_size=256 --dataset=mine.csv --text_column=body --label_column=mood
-$ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py --gradient_accumulation_steps=2
+
+From GPT-2, on your own table:
+$ python train.py config/finetune_gpt2.py --block_size=256 \
+    --dataset=mine.csv --text_column=body --label_column=mood
+
+With two processes (or two GPUs) on one machine, each of which computes one of the two passes of a
+step, so that a step has twice as many texts:
+$ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py \
+    --gradient_accumulation_steps=2
 """
 
 import itertools
@@ -17,383 +27,738 @@ import time
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-from batches import Recorded, epoch_batches, get_batch, predict
+import prepare
 from configurator import configure, stop
-from evaluate import choose_machine, conclude, resume_run, save_run, several, wandb_plots
-from families import check_tokens
-from metrics import fit_temperature, imbalance, metrics, write_whole
+from model import CHOICES as MODEL_CHOICES
 from model import Config, Transformer
-from prepare import Split, prepare, read_json
-from pretrained import Unreachable, find
+from nanosentiment.checkpoint import Classifier, resume_checkpoint, save_checkpoint
+from nanosentiment.device import DTYPES, choose_device
+from nanosentiment.download import Unreachable
+from nanosentiment.evaluation import evaluate, print_evaluation, split_examples, wandb_plots
+from nanosentiment.fast import GraphStep, keep_memory, predict
+from nanosentiment.files import write_whole
+from nanosentiment.memmaps import Split, epoch_batches, pad_rows, read_meta
+from nanosentiment.metrics import METRICS, fit_temperature, score
+from nanosentiment.pretrained import check_tokens, find
+from nanosentiment.repeats import run_repeats
 
 # -----------------------------------------------------------------------------
 # i/o
 out_dir = 'out/run'
-eval_interval = 0  # iterations between evaluations of the whole validation split; 0: once an epoch
+eval_interval = 0  # steps between evaluations of the whole validation split; 0: once an epoch
 log_interval = 10
-init_from = 'scratch'  # or gpt2, minilm, bert-base-uncased, ..., a hub's org/model, a folder; 'resume': from out_dir/last.pt
-wandb_log = False
-wandb_project = 'nanosentiment'
-wandb_run_name = ''  # '' is the name of out_dir
-# data: see prepare.py for what these do
-dataset = 'customer_service'
-fallback_dataset = ''  # used, and loudly so, where the dataset is neither here nor to be downloaded
-text_column = ''
-label_column = ''
-test_file = ''
-data_dir = ''
-strict = False
-tokenizer = 'auto'  # a checkpoint's own; from scratch bpe2048: most of GPT-2's 50,257 rows would never be trained
-lowercase = True
-strip_brackets = True
-strip_html = True
-speakers = 'all'
-val_fraction = 0.1
-test_fraction = 0.1
-split_seed = 0  # apart from seed, so that runs of several seeds share one validation split
+init_from = 'scratch'  # or gpt2, minilm, ..., org/model, a folder; 'resume': from out_dir/last.pt
+# data; the data set, columns, cleaning, splits, tokenizer and block_size are settings of prepare.py
+fallback_dataset = ''  # used, with a warning, where the data set cannot be downloaded
 # batches
-block_size = 256  # longer texts are cut
-keep = 'last'  # which end of a long text stays: 'first', 'last' or 'both'
 batch_size = 16  # texts of one forward and backward pass
-gradient_accumulation_steps = 1  # such passes to one step, over all processes together
+gradient_accumulation_steps = 1  # such passes in one step, over all processes together
 # model; a checkpoint brings its own n_layer, n_head, n_embd and causal
 n_layer = 4
 n_head = 4
 n_embd = 192
 causal = True
-pool = 'auto'  # 'last', 'first' or 'mean'; auto: a checkpoint's own, from scratch 'last'
-dropout = 0.2  # few texts want much
+pool = 'auto'  # 'last', 'first' or 'mean'; auto: the checkpoint's own, from scratch 'last'
+dropout = 0.2  # few texts need much
 head_dropout = 0.0
-token_dropout = 0.0  # whole tokens; from scratch, where texts repeat each other, .4 keeps them from being learned by heart
+token_dropout = 0.0  # of whole words; 0.4 helps from scratch where texts repeat each other
 # fine-tuning
-keep_layers = 0  # of a checkpoint, the lowest so many; 0: all. The top ones know most about what it was made for
-freeze = 0  # the embeddings and this many layers stay as they came
-reinit = 0  # so many layers at the top start fresh
-layer_decay = 1.0  # the learning rate of a layer over that of the one above it; 0.9 spares what is general
+freeze = 0  # the embeddings and this many layers stay as they came; 0: nothing is frozen
+layer_decay = 1.0  # learning rate of a layer over that of the one above; 0.9 spares the lower ones
 head_lr = 0.0  # learning rate of the head, which starts fresh; 0.0: learning_rate
-head_epochs = 0  # so many epochs the head learns alone, lest its first steps spoil the rest: https://arxiv.org/abs/2202.10054
+head_epochs = 0  # epochs that train the head alone first: https://arxiv.org/abs/2202.10054
 # objective
-adversarial = 0.0  # 0.05: after head_epochs, half a step on embeddings moved so far uphill: https://arxiv.org/abs/1605.07725
-class_weight = 'none'  # for rare labels: 'balanced' 1/n, 'sqrt' 1/sqrt(n), 'sampling' draws all alike, 'logit' adjusts
+class_weight = 'none'  # rare labels: 'balanced', 'sqrt', 'sampling', 'logit'; see loss_weights
 label_smoothing = 0.0
-lm_weight = 0.0  # next-token prediction beside the labels; without pre-training it is the teacher who has most to say
+lm_weight = 0.0  # weight of next-token prediction, which teaches more than a few hundred labels
 # optimizer
 learning_rate = 1e-3
 max_epochs = 10
-max_iters = 0  # 0: by max_epochs
+max_iters = 0  # steps; 0: as many as max_epochs are
 weight_decay = 0.1
 beta1 = 0.9
 beta2 = 0.99
-grad_clip = 1.0  # 0.0: never
-sparse_rows = False  # True: Adam skips the embeddings of absent words; faster where a small net has a large vocabulary
+grad_clip = 1.0  # 0.0: no clipping
 # schedule
 decay_lr = 'cosine'  # or 'linear', or 'none'
 warmup_iters = 50
-lr_decay_iters = 0  # 0: to the end of the run
+lr_decay_iters = 0  # the step at which the rate reaches min_lr; 0: the end of the run
 min_lr = 0.0
 # stopping
-metric = 'auto'  # val_loss, val_balanced_loss (labels alike), val_macro_f1; auto: F1 if a label has under half of 1/n_class
-patience = 0  # evaluations without improvement before the run stops; 0: never
+metric = 'auto'  # val_loss, val_balanced_loss, val_macro_f1, ...; auto: F1 if a label is rare
+patience = 0  # evaluations without improvement before the run stops; 0: never stop early
 # system
 backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
 device = 'auto'
 dtype = 'auto'  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
-compile = False  # torch.compile: a minute or two, then .75 of a step's time on an H100; on a CPU it was slower
-graphs = 'auto'  # CUDA graphs: a step is recorded for each length, then replayed; auto: with CUDA, where that can be
-# chance
+compile = False  # torch.compile: 0.75 of a step's time on an H100, after a minute; slower on a CPU
+graphs = 'auto'  # CUDA graphs: 'on', 'off', or auto, where they can be used; see fast.GraphStep
+# wandb
+wandb_log = False
+wandb_project = 'nanosentiment'
+wandb_run_name = ''  # '' is the name of out_dir
+# seeds
 seed = 1
-seeds = 0  # 5: five runs with seeds 1 to 5, into out_dir/seed-1 and so on; what is finished there stays
-folds = 0  # 5: five runs, each tested on another fifth of the training file and trained on the rest: out_dir/fold-1, ...
-fold = 0  # of folds, the one to do; 0: all, one after the other
+seeds = 0  # 5: five runs with seeds 1 to 5 in out_dir/seed-1, ...; finished ones are not repeated
 # -----------------------------------------------------------------------------
 
-# what a resumed run may change: where it ends, which the learning rate heeds, and nothing else that would bend its course
-FREE = 'out_dir log_interval init_from max_epochs max_iters patience device backend compile graphs data_dir fallback_dataset'
-FREE += ' wandb_log wandb_project wandb_run_name'
-KNOWN = dict(class_weight='none balanced sqrt sampling logit', keep='first last both', dtype='auto float32 bfloat16 float16')
-KNOWN |= dict(metric='auto val_loss val_balanced_loss val_macro_f1', decay_lr='cosine linear none', pool='auto last first mean')
-POSITIVE = 'log_interval block_size batch_size n_layer n_head n_embd layer_decay val_fraction'.split()
+# -----------------------------------------------------------------------------
+# data
 
 
-def get_lr(it, max_lr, warmup, decay, total, min_lr):
-    """Linear warm-up over the first steps, then 'cosine' or 'linear' down to min_lr at step total."""
-    if it < warmup:
-        return max_lr * (it + 1) / warmup
-    if decay == 'none':
-        return max_lr
-    done = min((it - warmup) / max(total - warmup, 1), 1.0)
-    return min_lr + (max_lr - min_lr) * (0.5 * (1 + math.cos(math.pi * done)) if decay == 'cosine' else 1 - done)
+def get_batch(split, rows, device, few_lengths=False):
+    """
+    The texts of these rows (B,) -> idx (B, T) padded on the right, lengths (B,), targets (B,).
+
+    T is the longest text's length; with few_lengths it is rounded up, so that few shapes occur.
+    """
+    max_length = split.block_size if few_lengths else 0
+    idx, lengths = pad_rows([split[row] for row in rows], max_length)
+    targets = split.labels[rows].astype(np.int64)
+    return [torch.from_numpy(array).to(device) for array in (idx, lengths, targets)]
 
 
-def say(text, end='\n'):
-    if rank == 0:
-        print(text, end=end, flush=True)
+def training_steps(split, texts_per_step, first_iter, iters_per_epoch):
+    """
+    Yields the rows of each step, epoch after epoch without an end, from step first_iter on.
 
+    The order is fixed by (seed, epoch), so that a resumed run draws what it would have drawn.
+    """
+    first_epoch, n_done = divmod(first_iter, iters_per_epoch)
+    for epoch in itertools.count(first_epoch):
+        is_balanced = class_weight == 'sampling'
+        steps = epoch_batches(split, texts_per_step, seed, epoch, is_balanced)
+        yield from itertools.islice(steps, n_done, None)
+        n_done = 0
+
+
+def prepare_data(config):
+    """
+    The prepared folder and the config, with fallback_dataset in it if the data set is neither here
+    nor to be downloaded. Then a box on stderr says so.
+    """
+    try:
+        return prepare.prepare(config), config
+    except Unreachable as error:
+        if not fallback_dataset:
+            raise
+        box = [
+            '#' * 100,
+            *str(error).split('; '),
+            f'GOING ON WITH {fallback_dataset.upper()} INSTEAD: '
+            f'it says nothing about {config["dataset"]}',
+        ]
+        print('\n#  '.join(box), box[0], sep='\n', file=sys.stderr)
+        config = config | {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
+        return prepare.prepare(config), config
+
+
+# -----------------------------------------------------------------------------
+# objective and schedule
+
+
+def loss_weights(counts, device):
+    """
+    The training texts of each label (n_class,) -> class_weight and prior (n_class,) for the loss,
+    either of them None where the setting class_weight does not ask for it.
+
+    'balanced' weights a text by 1/n of its label, 'sqrt' by 1/sqrt(n); the weights average 1 over
+    the texts, so that the learning rate means the same. 'logit' is a prior of log frequencies
+    (logit adjustment). 'sampling' is up to epoch_batches, which then draws labels equally often.
+    """
+    counts = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
+    if class_weight == 'logit':
+        prior = (counts / counts.sum()).log()
+        return None, prior.to(device)
+    if class_weight == 'balanced':
+        weight = 1 / counts
+    elif class_weight == 'sqrt':
+        weight = counts.rsqrt()
+    else:
+        return None, None
+    weight = weight * counts.sum() / (weight * counts).sum()
+    return weight.to(device), None
+
+
+def get_lr(it, decay_iters):
+    """The learning rate of step `it`: linear warm-up, then decay to min_lr at step decay_iters."""
+    if it < warmup_iters:
+        return learning_rate * (it + 1) / warmup_iters
+    progress = min((it - warmup_iters) / max(decay_iters - warmup_iters, 1), 1.0)
+    if decay_lr == 'none':
+        return learning_rate
+    if decay_lr == 'linear':
+        return min_lr + (learning_rate - min_lr) * (1 - progress)
+    if decay_lr == 'cosine':
+        return min_lr + (learning_rate - min_lr) * (0.5 * (1 + math.cos(math.pi * progress)))
+    raise ValueError(f'decay_lr={decay_lr} is unknown; choose one of cosine, linear, none')
+
+
+# -----------------------------------------------------------------------------
+# one step
+
+
+def forward_backward(net, batch, objective, n_texts, autocast, scaler):
+    """Adds the gradients of one micro-batch of a step of n_texts -> its share of the loss."""
+    idx, lengths, targets = batch
+    with autocast:
+        _, losses = net(idx, lengths, targets, **objective)
+    loss = losses.sum() / n_texts
+    scaler.scale(loss).backward()
+    return loss.detach()
+
+
+def clip_and_update(model, optimizer, scaler):
+    """Clips the gradients, lets the optimizer take its step -> the norm that the gradients had."""
+    scaler.unscale_(optimizer)
+    if grad_clip > 0:
+        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    else:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return grad_norm
+
+
+# -----------------------------------------------------------------------------
+# evaluation and logging
+
+
+def predict_split(model, split, ptdtype, rank, world_size):
+    """The logits (n, n_class) and labels (n,) of a split, whose texts the processes share."""
+    rows_of_rank = [np.arange(r, len(split), world_size) for r in range(world_size)]
+    logits = predict(model, split, 4 * batch_size, ptdtype, rows_of_rank[rank])
+    if world_size > 1:
+        parts = [None] * world_size
+        dist.all_gather_object(parts, logits)
+        logits = np.concatenate(parts)
+    rows = np.concatenate(rows_of_rank)
+    return logits, split.labels[rows].astype(np.int64)
+
+
+def selection_score(scores, metric):
+    """The scores of an evaluation -> a list that is greater, the better the model is by metric."""
+    if metric == 'val_loss':
+        return [-scores['nll']]
+    if metric == 'val_balanced_loss':
+        return [-scores['balanced_nll']]
+    # Every one of METRICS is better when it is greater. Few validation texts give few different
+    # values; of equal ones the lower loss is better.
+    return [scores[metric.removeprefix('val_')], -scores['nll']]
+
+
+def open_log(path, iter_num):
+    """metrics.jsonl, to be written on from step iter_num: what was logged later will come again."""
+    kept = []
+    if iter_num > 0 and os.path.exists(path):
+        with open(path, encoding='utf-8') as f:
+            for line in f:
+                is_whole = line.endswith('\n')
+                if is_whole and json.loads(line)['iter'] <= iter_num:
+                    kept.append(line)
+    write_whole(path, ''.join(kept))
+    # line by line, so that no kill takes what was logged
+    return open(path, 'a', buffering=1, encoding='utf-8')
+
+
+def log_metrics(log_file, wandb_run, **values):
+    """A line of metrics.jsonl; its numbers also go to wandb, if there is a run of it."""
+    log_file.write(json.dumps(values) + '\n')
+    if wandb_run is not None:
+        numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
+        wandb_run.log(numbers, step=values['iter'])
+
+
+# -----------------------------------------------------------------------------
+# what settings may be
+
+CHOICES = {
+    'backend': ('auto', 'nccl', 'gloo'),
+    'class_weight': ('none', 'balanced', 'sqrt', 'sampling', 'logit'),
+    'dtype': ('auto', *DTYPES),
+    'graphs': ('auto', 'on', 'off'),
+    'keep': ('first', 'last', 'both'),
+    'metric': ('auto', 'val_loss', 'val_balanced_loss', *(f'val_{name}' for name in METRICS)),
+    'pool': ('auto', *MODEL_CHOICES['pool']),
+}
+POSITIVE = {
+    'log_interval', 'block_size', 'batch_size', 'gradient_accumulation_steps', 'n_layer', 'n_head',
+    'n_embd', 'layer_decay', 'val_fraction',
+}  # fmt: skip
+BELOW_ONE = {'dropout', 'head_dropout', 'token_dropout', 'label_smoothing', 'beta1', 'beta2'}
+
+# settings of the machine; the runs of --seeds and --folds may differ in these
+FREE_FOR_REPEATS = {
+    'out_dir', 'log_interval', 'backend', 'device', 'compile', 'graphs', 'data_dir',
+    'fallback_dataset', 'wandb_log', 'wandb_project', 'wandb_run_name',
+}  # fmt: skip
+# a resumed run may also end elsewhere, which the learning rate follows
+FREE_FOR_RESUME = FREE_FOR_REPEATS | {'init_from', 'max_epochs', 'max_iters', 'patience'}
+
+
+def check_settings(config, world_size):
+    """ValueError with one line for the first setting whose value cannot be meant."""
+    for name, choices in CHOICES.items():
+        if config[name] not in choices:
+            listed = ', '.join(choices)
+            raise ValueError(f'{name}={config[name]} is unknown; choose one of {listed}')
+    for name, value in config.items():
+        if not isinstance(value, (int, float)):
+            continue
+        if name in POSITIVE and value <= 0:
+            raise ValueError(f'{name}={value} is out of range; set it above 0')
+        if value < 0:
+            raise ValueError(f'{name}={value} is out of range; set it to 0 or more')
+        if name in BELOW_ONE and value >= 1:
+            raise ValueError(f'{name}={value} is out of range; set it below 1')
+    if config['seed'] >= 2**31:
+        raise ValueError(f'seed={config["seed"]} is out of range; set it below {2**31}')
+    if config['max_iters'] == 0 and config['max_epochs'] == 0:
+        raise ValueError('max_iters and max_epochs are both 0; set one of them')
+    if config['head_lr'] > 0 and config['learning_rate'] == 0:
+        raise ValueError('head_lr needs a learning_rate above 0; set one')
+    n_passes = config['gradient_accumulation_steps']
+    if n_passes % world_size != 0:
+        given = f'gradient_accumulation_steps={n_passes} cannot be shared'
+        raise ValueError(f'{given}; make it a multiple of the {world_size} processes')
+
+
+# -----------------------------------------------------------------------------
+# the run; under a guard, because bench.py and the tests import what stands above
 
 if __name__ == '__main__':
-    defaults = dict(globals())
-    config = configure(globals())
-    if (seeds or folds) and not fold:
-        several(config, {*FREE.split()} - {'init_from', 'max_epochs', 'max_iters', 'patience'})  # free, but alike in one mean
-    rank, world = int(os.getenv('RANK', '0')), int(os.getenv('WORLD_SIZE', '1'))
-    last_pt, best_pt, log_path = (os.path.join(out_dir, name) for name in ('last.pt', 'best.pt', 'metrics.jsonl'))
-    for key, value in config.items():
-        if key in KNOWN and value not in KNOWN[key].split():
-            stop(f'{key}={value} is unknown; choose one of {KNOWN[key]}')
-        most = 1 if 'dropout' in key or key in ('label_smoothing', 'beta1', 'beta2') else math.inf
-        if isinstance(value, (int, float)) and not (0 < value < most or value == 0 and key not in POSITIVE):
-            stop(f'{key}={value} is out of range; set it {"above" if key in POSITIVE else "from"} 0{", below 1" * (most == 1)}')
-    if keep_layers and init_from == 'scratch' or (head_lr or sparse_rows) and not learning_rate:
-        stop('keep_layers wants a checkpoint (from scratch set n_layer); head_lr and sparse_rows a learning_rate above 0')
+    defaults = vars(prepare) | globals()
+    config = configure(globals(), prepare)
+    rank = int(os.getenv('RANK', '0'))
+    world_size = int(os.getenv('WORLD_SIZE', '1'))
+    is_master = rank == 0
+    last_path = os.path.join(out_dir, 'last.pt')
+    best_path = os.path.join(out_dir, 'best.pt')
+    resume_command = f'python train.py {shlex.quote(f"--out_dir={out_dir}")} --init_from=resume'
 
-    # a checkpoint to go on from, with its own settings; machine
+    def say(text, end='\n'):
+        if is_master:
+            print(text, end=end, flush=True)
+
+    # settings: of several runs, of a run to go on from, or of a new one
+    resumed = None  # the checkpoint to go on from
     try:
-        last = resume_run(last_pt, config, defaults, FREE.split()) if init_from == 'resume' else None
-        globals().update(config)
-        device, ptdtype = choose_machine(device, dtype)
-    except ValueError as e:
-        stop(str(e))
-    if gradient_accumulation_steps % world or not gradient_accumulation_steps:
-        stop(f'gradient_accumulation_steps={gradient_accumulation_steps}: make it a positive multiple of the {world} processes')
-    if world > 1:
-        dist.init_process_group(backend if backend != 'auto' else 'nccl' if device.startswith('cuda') else 'gloo')
-        if device.startswith('cuda'):
+        if seeds or (config['folds'] and not config['fold']):
+            sys.exit(run_repeats(config, FREE_FOR_REPEATS))
+        if init_from == 'resume':
+            resumed, config = resume_checkpoint(last_path, config, defaults, FREE_FOR_RESUME)
+            globals().update({name: config[name] for name in config if name in globals()})
+        check_settings(config, world_size)
+        get_lr(warmup_iters, decay_iters=1)  # an unknown decay_lr is an error now, not later
+        device, ptdtype = choose_device(device, dtype)
+    except ValueError as error:
+        stop(error)
+
+    # machine
+    device_type = device.split(':')[0]
+    if world_size > 1:
+        if backend == 'auto':
+            backend = 'nccl' if device_type == 'cuda' else 'gloo'
+        dist.init_process_group(backend)
+        if device_type == 'cuda':
             torch.cuda.set_device(device)
-    autocast = torch.autocast(device.split(':')[0], ptdtype, enabled=ptdtype != torch.float32)
-    scaler = torch.amp.GradScaler(device.split(':')[0], enabled=ptdtype == torch.float16)
+    autocast = torch.autocast(device_type, ptdtype, enabled=ptdtype != torch.float32)
+    scaler = torch.amp.GradScaler(device_type, enabled=ptdtype == torch.float16)
     torch.backends.cuda.matmul.allow_tf32 = True
-    torch.manual_seed(seed % 2**63)
+    torch.manual_seed(seed)  # alike on all processes, which start from the same weights
 
-    # data: the first process prepares, the others find it prepared
+    # -------------------------------------------------------------------------
+    # data
+    block_size = config['block_size']
+    source = ''  # the folder of a pretrained checkpoint
     try:
-        if rank > 0:
+        # the first process prepares; the others wait, and find it prepared
+        if not is_master:
             dist.barrier()
-        source = find(init_from) if not last and init_from != 'scratch' else ''
-        config['tokenizer'] = tokenizer if tokenizer != 'auto' else source or 'bpe2048'
-        try:
-            folder = prepare(config)
-        except Unreachable as e:
-            if not fallback_dataset:
-                raise
-            lines = f'{e}; GOING ON WITH {fallback_dataset.upper()} INSTEAD: it says nothing about {dataset}'.split('; ')
-            print('\n#  '.join(['#' * 120, *lines]), '#' * 120, sep='\n', file=sys.stderr)
-            config |= {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
-            folder = prepare(config)
-        if rank == 0 and world > 1:
+        if resumed is None and init_from != 'scratch':
+            source = find(init_from)
+            if config['tokenizer'] == 'auto':
+                config['tokenizer'] = os.path.abspath(source)  # 'gpt2' is a name of its own
+        folder, config = prepare_data(config)
+        if is_master and world_size > 1:
             dist.barrier()
-        meta, tokenizer_state = (read_json(folder, name) for name in ('meta.json', 'tokenizer_state.json'))
-        splits = {name: Split(folder, name, block_size, keep) for name in meta['rows']}
-    except (ValueError, OSError) as e:
-        stop(str(e))
-    if 'val' not in splits:
-        stop(f'{folder} has too few texts for a validation split; every label needs two different texts')
-    dataset, labels, n_vocab, train = meta['dataset'], meta['labels'], meta['tokenizer']['n_vocab'], splits['train']
-    counts = np.bincount(train.labels, minlength=len(labels))
-    metric = metric if metric != 'auto' else 'val_macro_f1' if 2 * counts.min() < len(train) / len(labels) else 'val_loss'
+        meta = read_meta(folder)
+        tokenizer_state = read_meta(folder, 'tokenizer_state.json')
+        report = read_meta(folder, 'report.json')
+        splits = {name: Split(folder, name, block_size, config['keep']) for name in meta['rows']}
+        if 'val' not in splits:
+            remedy = 'every label needs two different texts'
+            raise ValueError(f'{folder} has too few texts for a validation split; {remedy}')
+        if resumed is not None and resumed['recipe'] != meta['recipe']:
+            what = f'{last_path} was trained on other data than {folder} now holds'
+            raise ValueError(f'{what}; bring it back, or train in another out_dir')
+    except (ValueError, OSError) as error:
+        stop(error)
+    train_split = splits['train']
+    label_names = meta['labels']
+    n_class = len(label_names)
+    vocab_size = meta['tokenizer']['n_vocab']
+    counts = np.bincount(train_split.labels, minlength=n_class)
+    if metric == 'auto':
+        has_rare_label = 2 * counts.min() < len(train_split) / n_class
+        metric = 'val_macro_f1' if has_rare_label else 'val_loss'
+    if device_type == 'cpu':
+        keep_memory()  # saves 2 to 17 % of a step
 
+    # -------------------------------------------------------------------------
     # model
+    sizes = {'n_layer': n_layer, 'n_head': n_head, 'n_embd': n_embd, 'causal': causal}
+    others = {
+        'block_size': block_size,
+        'dropout': dropout,
+        'head_dropout': head_dropout,
+        'token_dropout': token_dropout,
+    }
+    if pool != 'auto':
+        others['pool'] = pool
     try:
-        ours = {key: config[key] for key in 'block_size dropout head_dropout token_dropout'.split()} | {'n_class': len(labels)}
-        ours |= {key: config[key] for key in 'n_layer n_head n_embd causal pool'.split() if config[key] != defaults[key]}
-        if source:  # it has sizes of its own, and refuses others
-            model = Transformer.from_pretrained(source, labels=labels, keep_layers=keep_layers, **ours)
+        if resumed is not None:
+            model = Transformer(Config(**resumed['config']))
+            model.load_state_dict(resumed['model'])
+        elif source:
+            # a checkpoint has sizes of its own, and refuses others
+            others |= {name: value for name, value in sizes.items() if value != defaults[name]}
+            model = Transformer.from_pretrained(source, n_class, label_names, **others)
+            check_tokens(source, tokenizer_state, vocab_size, model.config.vocab_size)
         else:
-            model = Transformer(Config(**(last['config'] if last else ours | {'vocab_size': n_vocab})))
-        model.freeze(freeze)
-        model.reinit(reinit)
-        if source:
-            check_tokens(source, tokenizer_state, n_vocab, model.config.vocab_size)
-        if lm_weight and not model.config.causal or sparse_rows and (lm_weight or world > 1 and head_epochs):
-            raise ValueError('lm_weight wants a causal model; sparse_rows no lm_weight, nor head_epochs in torchrun; drop one')
+            config_of_model = Config(vocab_size=vocab_size, n_class=n_class, **sizes, **others)
+            model = Transformer(config_of_model)
+        model.freeze(freeze)  # before the optimizer, which takes only what is to learn
+        if lm_weight > 0 and not model.config.causal:
+            raise ValueError('lm_weight needs a causal model, and this one is not; set it to 0')
         os.makedirs(out_dir, exist_ok=True)
-    except (ValueError, OSError) as e:
-        stop(f'{e}; check --out_dir and --init_from' if getattr(e, 'errno', None) else str(e))  # errno: the system's own
-    if last:
-        if last['recipe'] != meta['recipe']:
-            stop(f'{last_pt} was trained on other data than {folder} now holds; bring it back, or train in another out_dir')
-        model.load_state_dict(last['model'])
+    except ValueError as error:
+        stop(error)
+    except OSError as error:
+        stop(f'{error}; check --out_dir and --init_from')
     model.to(device).train()
-    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr, sparse_rows)
-    forward = torch.compile(model) if compile else model
-    able = device.startswith('cuda') and ptdtype != torch.float16 and world == gradient_accumulation_steps == 1
-    able = able and not any(config[key] for key in 'compile adversarial sparse_rows lm_weight'.split())  # they look at values
-    if graphs not in ('auto', True, False) or graphs is True and not able:
-        stop(f'graphs={graphs}: True wants CUDA, one pass, no float16, compile, adversarial, sparse_rows, lm_weight; try auto')
-    recording = able and graphs is not False
-    if world > 1:
-        forward = torch.nn.parallel.DistributedDataParallel(forward, find_unused_parameters=head_epochs > 0)
-    weight, prior = (x if x is None else x.to(device) for x in imbalance(counts, class_weight))
-    objective = dict(class_weight=weight, prior=prior, label_smoothing=label_smoothing, lm_weight=lm_weight)
+    net = torch.compile(model) if compile else model
+    if world_size > 1:
+        net = DistributedDataParallel(net, find_unused_parameters=head_epochs > 0)
+
+    # objective
+    weight, prior = loss_weights(counts, device)
+    objective = {
+        'class_weight': weight,
+        'prior': prior,
+        'label_smoothing': label_smoothing,
+        'lm_weight': lm_weight,
+    }
+
+    # CUDA graphs: a recorded step is one pass of one process, and must not look at tensors' values
+    can_record = (
+        device_type == 'cuda'
+        and gradient_accumulation_steps == 1
+        and ptdtype != torch.float16
+        and lm_weight == 0
+        and not compile
+    )
+    if graphs == 'on' and not can_record:
+        needs = 'CUDA, one pass, no float16, no compile, no lm_weight'
+        stop(f'graphs=on needs {needs}; set --graphs=auto')
+    use_graphs = can_record and graphs != 'off'
+
+    # optimizer
+    optimizer = model.configure_optimizer(
+        weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr
+    )
+    if resumed is not None:
+        optimizer.load_state_dict(resumed['optimizer'])
+        scaler.load_state_dict(resumed['scaler'])
+    for group in optimizer.param_groups:
+        # load_state_dict brings these two along, perhaps from another machine. A graph reads the
+        # rate from the tensor that it was recorded with.
+        group['lr'] = torch.zeros((), device=device) if use_graphs else 0.0
+        group['capturable'] = device_type == 'cuda'
 
     # the length of the run
-    step_size, micros = batch_size * gradient_accumulation_steps, range(rank, gradient_accumulation_steps, world)
-    epoch_iters = math.ceil(len(train) / step_size)
-    total_iters = max_iters or max_epochs * epoch_iters or stop('max_iters and max_epochs are both 0; set one of them')
-    sizes, cut = meta['rows'] | {'rejected': read_json(folder, 'report.json')['rejected']}, np.diff(train.off) > block_size
-    sizes = ' '.join(f'{name} {n:,}' for name, n in sizes.items())
-    shares = ' '.join(f'{label} {n / len(train):.1%}' for label, n in zip(labels, counts))
-    say(f'dataset {dataset} ({folder}): {sizes}; {shares}; {cut.mean():.1%} of the texts cut to {block_size} tokens')
+    texts_per_step = batch_size * gradient_accumulation_steps
+    iters_per_epoch = math.ceil(len(train_split) / texts_per_step)
+    total_iters = max_iters if max_iters > 0 else max_epochs * iters_per_epoch
+    decay_iters = lr_decay_iters if lr_decay_iters > 0 else total_iters
+    head_iters = head_epochs * iters_per_epoch
+
+    # what is about to be trained
+    n_params = model.num_params()
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    sizes_line = ', '.join(f'{name} {n:,}' for name, n in meta['rows'].items())
+    shares = ', '.join(f'{name} {n / len(train_split):.1%}' for name, n in zip(label_names, counts))
+    share_cut = (np.diff(train_split.offsets) > block_size).mean()
+    say(f'dataset {meta["dataset"]} ({folder}): {sizes_line}, rejected {report["rejected"]:,}')
+    say(f'training labels: {shares}; {share_cut:.1%} of the texts are cut to {block_size} tokens')
     if source:
-        anew = [f'the top {reinit} layers start fresh'] * (reinit > 0) + [f'frozen: embeddings, {freeze} layers'] * (freeze > 0)
-        say('; '.join([f'weights of {source}', *model.loaded['notes'], *anew]))
-    n_params, n_trained = model.num_params(), sum(p.numel() for p in model.parameters() if p.requires_grad)
-    say(f'model of {n_params:,} parameters, {n_trained:,} to train; {device}, {ptdtype}, graphs {recording}')
-    say(f'{total_iters:,} steps of {step_size} texts, {epoch_iters:,} an epoch; best by {metric}; pool {model.config.pool}')
+        notes = [f'weights of {source}', *model.loaded['notes']]
+        if freeze > 0:
+            notes.append(f'frozen: embeddings, {freeze} layers')
+        say('; '.join(notes))
+    say(f'model of {n_params:,} parameters, {n_trained:,} to train, pool {model.config.pool}')
+    say(f'{device}, {ptdtype}, CUDA graphs {use_graphs}')
+    length = f'{total_iters:,} steps of {texts_per_step} texts, {iters_per_epoch:,} an epoch'
+    say(f'{length}; the best checkpoint is chosen by {metric}')
 
-    def predict_all(split):  # shared among the processes -> logits and labels
-        rows = [np.arange(r, len(split), world) for r in range(world)]
-        parts = [predict(model, split, 4 * batch_size, ptdtype, rows[rank])] * world
-        if world > 1:
-            dist.all_gather_object(parts, parts[rank])
-        return np.concatenate(parts), split.labels[np.concatenate(rows)].astype(np.int64)
+    # -------------------------------------------------------------------------
+    # the state of the loop; with weights and optimizer it is all that last.pt needs, because the
+    # rows of a step are fixed by (seed, epoch) and its dropout by (seed, step, micro-batch)
+    run = {
+        'iter': 0,  # steps done
+        'best': None,  # the scores of the best evaluation ...
+        'best_score': None,  # ... and what it was chosen by
+        'bad_evals': 0,  # evaluations since the best one
+        'loss_sum': 0.0,  # over the steps since the last evaluation, loss_n of them
+        'loss_n': 0,
+        'examples': 0,  # texts trained on, in train_seconds
+        'train_seconds': 0.0,
+        'seconds': 0.0,  # of the loop, evaluations included
+    }
+    command = shlex.join(['python', *sys.argv])
+    if resumed is not None:
+        run = resumed['run']
+        command = resumed['command']
 
-    def checkpoint(**more):
-        c = dict(model=model.state_dict(), config=dict(vars(model.config)), settings=config, labels=labels, dataset=dataset)
-        return c | dict(tokenizer=tokenizer_state, recipe=meta['recipe'], command=command, **more)
+    def save(path, **more):
+        """Writes best.pt or last.pt: what they have in common, and more."""
+        if not is_master:
+            return
+        checkpoint = {
+            'model': model.state_dict(),
+            'config': dict(vars(model.config)),
+            'settings': config,
+            'labels': label_names,
+            'dataset': meta['dataset'],
+            'tokenizer': tokenizer_state,
+            'recipe': meta['recipe'],
+            'command': command,
+            **more,
+        }
+        try:
+            save_checkpoint(path, checkpoint)
+        except ValueError as error:
+            stop(error)
 
     def save_last():
-        if rank == 0:
-            save_run(last_pt, checkpoint(run=run, optimizers=[x.state_dict() for x in optimizers], scaler=scaler.state_dict()))
+        states = {'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict()}
+        save(last_path, run=run, **states)
 
-    def write(**line):  # to metrics.jsonl
-        if rank == 0:
-            log.write(json.dumps(line) + '\n')
-            if wandb_log:
-                wandb.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line['iter'])
+    def recorded_step(idx, lengths, targets):
+        """A step of one micro-batch -> (2,): its loss and gradient norm."""
+        batch = (idx, lengths, targets)
+        loss = forward_backward(net, batch, objective, texts_per_step, autocast, scaler)
+        return torch.stack([loss, clip_and_update(model, optimizer, scaler)])
 
-    def reseed(micro):
-        torch.manual_seed((seed % 2**31 << 32) + run['iter'] * gradient_accumulation_steps + rank + micro * world)
+    graph_step = GraphStep(recorded_step) if use_graphs else None
 
-    def update(*batches):  # a step on the loop's rows; of each of its parts (idx, lengths, targets) -> loss, gradient norm (2,)
-        losses, shift = [], None
-        for micro, again in itertools.product(range(len(batches)), range(passes)):
-            if again:  # each text's embeddings, moved to where its loss grows fastest
-                grad = shift.grad.nan_to_num(0, 0, 0)  # float16 may overflow
-                shift = adversarial * grad / grad.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-12)
-            else:
-                idx, lengths, targets = batches[micro]
-                shift = torch.zeros(*idx.shape, model.config.n_embd, device=device, requires_grad=True) if passes > 1 else None
-            if micro or again:
-                reseed(micro)
-            forward.require_backward_grad_sync = again + 1 == passes and micro + 1 == len(batches)  # DDP's
-            with autocast:
-                _, loss = forward(idx, lengths, targets, **objective, shift=shift)
-            loss = loss.sum() * (len(parts[micro]) > 0) / len(rows) / passes  # an epoch's last step may be too short for all
-            scaler.scale(loss * world).backward()  # DDP averages, we want the sum
-            losses.append(loss.detach())
-        learning = [x for x in optimizers if any(p.grad is not None for group in x.param_groups for p in group['params'])]
-        for optimizer in learning:  # the scaler refuses one that has no gradient at all
-            scaler.unscale_(optimizer)
-        norm = model.clip_grad(grad_clip)
-        for optimizer in learning:
-            scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
-        scaler.update()
-        return torch.stack([sum(losses), norm])
-
-    recorded = Recorded(lambda *batch: update(batch)) if recording else None
-
-    command = last['command'] if last else shlex.join(['python', *sys.argv])
-    # with weights and optimizer all that last.pt needs: texts come by (seed, epoch), dropout by (seed, iter, micro-batch)
-    run = dict(iter=0, bad_evals=0, best=None, loss_sum=0.0, loss_n=0, examples=0, train_seconds=0.0, seconds=0.0)
-    if last:
-        run = last['run']
-        for optimizer, state in zip(optimizers, last['optimizers'], strict=True):
-            optimizer.load_state_dict(state)
-        scaler.load_state_dict(last['scaler'])
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    for group in groups:  # a checkpoint may be of another machine; a graph reads the rate where it was recorded
-        group |= dict(lr=torch.zeros((), device=device) if recording else 0.0, capturable=device.startswith('cuda'))
-    predict(model, splits['val'], 1, ptdtype, np.arange(1))  # what is broken in there breaks now, not after an epoch
-    if rank == 0:  # a run that cannot begin leaves what lies there: without a login wandb stops it, save_last on a full disk
+    # What is broken in prediction, on the disk or in wandb shows now, not after an epoch, and a
+    # run that cannot begin leaves the log of an older one as it is.
+    predict(model, splits['val'], 1, ptdtype, rows=np.arange(1))
+    wandb_run = None
+    log_file = None
+    if is_master:
         if wandb_log:
             import wandb
 
-            wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), config=config, dir=out_dir)
+            name = wandb_run_name or os.path.basename(out_dir)
+            wandb_run = wandb.init(project=wandb_project, name=name, config=config, dir=out_dir)
         save_last()
-        lines = open(log_path, encoding='utf-8').readlines() if last and os.path.exists(log_path) else []  # later ones recur
-        write_whole(log_path, ''.join(x for x in lines if x.endswith('\n') and json.loads(x)['iter'] <= run['iter']))
-        log = open(log_path, 'a', 1, encoding='utf-8')  # line by line, so that no kill takes what was logged
+        log_file = open_log(os.path.join(out_dir, 'metrics.jsonl'), run['iter'])
+
+    # Ctrl-C and SIGTERM finish the step and save; a second one ends the process at once
     signals = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: (signals.append(number), signal.signal(number, signal.SIG_DFL)))
 
-    # the loop
-    shown, begin, first_iter, even = 0.0, time.perf_counter(), run['iter'], class_weight == 'sampling'
-    epochs = (epoch_batches(train, step_size, seed, e, even) for e in itertools.count(first_iter // epoch_iters))
-    for rows in itertools.islice(itertools.chain.from_iterable(epochs), first_iter % epoch_iters, None):
-        if stopped := 'early' if 0 < patience <= run['bad_evals'] else 'max' if run['iter'] >= total_iters else '':
+    def on_signal(number, frame):
+        signals.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+    # -------------------------------------------------------------------------
+    # training loop
+    iter_num = first_iter = run['iter']
+    steps = training_steps(train_split, texts_per_step, first_iter, iters_per_epoch)
+    begin = clock = time.perf_counter()
+    last_shown = 0.0
+    is_terminal = sys.stdout.isatty()
+    while True:
+        if patience > 0 and run['bad_evals'] >= patience:
+            stopped = 'early'
             break
-        tick, alone = time.perf_counter(), run['iter'] < head_epochs * epoch_iters
-        lr = get_lr(run['iter'], learning_rate, warmup_iters, decay_lr, lr_decay_iters or total_iters, min_lr)
-        for group in groups:
-            rate = lr * group['scale'] * (group['head'] or not alone)
-            group['lr'] = group['lr'].fill_(rate) if recording else rate
-        if run['iter'] == first_iter:  # `alone` ends only at a save, which moves first_iter; at each step it would cost .5 ms
-            model.freeze(len(model.h) if alone else freeze)
-        passes = 1 + (adversarial > 0 and not alone)
-        parts = [rows[i::gradient_accumulation_steps] for i in micros]  # of sorted rows: all micro-batches are of like length
-        batches = [get_batch(train, x if len(x) else rows[:1], device, recording) for x in parts]
-        reseed(0)
-        told = recorded(*batches[0], key=alone) if recording and len(rows) == step_size else update(*batches)
-        if world > 1:  # one loss and one mind for all processes
-            dist.all_reduce(told := torch.stack([told[0], told[1] / world, told.new_tensor(len(signals))]))
-        loss_sum, norm, signalled = [*told.tolist(), len(signals)][:3]  # alone: ours; else what all_reduce has put before it
-        if not math.isfinite(loss_sum) or (not math.isfinite(norm) and not scaler.is_enabled()):
-            remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32; {out_dir} is as the last evaluation left it'
-            stop(f'the loss is {loss_sum}, its gradient {norm}, at iter {run["iter"]}; {remedy}')
-        now, it = time.perf_counter(), run['iter'] + 1
-        done = dict(iter=1, examples=len(rows), train_seconds=now - tick, loss_sum=loss_sum, loss_n=1)
-        run |= {key: run[key] + more for key, more in done.items()}
-        epoch, at_end = it / epoch_iters, it == total_iters
-        if it % log_interval == 0 or at_end:
-            write(iter=it, epoch=epoch, loss=loss_sum, lr=lr, norm=norm)
-        if (now - shown > 0.2) if sys.stdout.isatty() else (it % log_interval == 0):
-            left, shown = int((now - begin) / (it - first_iter) * (total_iters - it)), now
-            line = f'iter {it:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss_sum:.4f}, lr {lr:.1e}, '
-            line += f'{run["examples"] / run["train_seconds"]:,.0f} texts/s, {left // 60}:{left % 60:02} left at this pace '
-            say(line, end='\r' if sys.stdout.isatty() else '\n')
-        if evaluated := at_end or it % (eval_interval or epoch_iters) == 0:
-            logits, y = predict_all(splits['val'])
-            val, train_loss = metrics(logits, y, labels), run['loss_sum'] / run['loss_n']
-            new = dict(iter=it, epoch=epoch, val_loss=val['nll'], val_accuracy=val['accuracy'], val_macro_f1=val['macro_f1'])
-            loss = val['balanced_nll' if metric == 'val_balanced_loss' else 'nll']
-            score = [val['macro_f1'], -loss] if metric == 'val_macro_f1' else [-loss]  # of equal F1 the lower loss
-            better = run['best'] is None or score > run['best']['score']
-            run |= dict(bad_evals=0, best=new | {'score': score}) if better else dict(bad_evals=run['bad_evals'] + 1)
-            line = f'iter {it:,} epoch {epoch:.2f}: train loss {train_loss:.4f}, val loss {val["nll"]:.4f}, accuracy '
-            say(f'{line}{val["accuracy"]:.3f}, macro-F1 {val["macro_f1"]:.3f}{"  best so far" if better else ""}')
-            write(**new, val_balanced_loss=val['balanced_nll'], train_loss=train_loss)
-            run |= dict(loss_sum=0.0, loss_n=0)
-            if rank == 0 and better:
-                save_run(best_pt, checkpoint(metrics=val, best=new, temperature=fit_temperature(logits, y)))
-        if evaluated or signalled or it == head_epochs * epoch_iters:  # or the head was alone
-            run['seconds'] += time.perf_counter() - begin
-            begin, first_iter = time.perf_counter(), it
+        if iter_num >= total_iters:
+            stopped = 'max'
+            break
+        step_begin = time.perf_counter()
+
+        # at first the head may train alone
+        head_only = iter_num < head_iters
+        if iter_num in (first_iter, head_iters):
+            model.freeze(len(model.h) if head_only else freeze)
+
+        # the learning rate of this step, scaled per parameter group
+        lr = get_lr(iter_num, decay_iters)
+        for group in optimizer.param_groups:
+            if use_graphs:
+                group['lr'].fill_(lr * group['lr_scale'])
+            else:
+                group['lr'] = lr * group['lr_scale']
+
+        # forward, backward, clip, update; dropout is fixed by the seed, the step and the micro-step
+        step_rows = next(steps)
+        step_seed = (seed << 32) + iter_num * gradient_accumulation_steps
+        if use_graphs and len(step_rows) == texts_per_step:
+            batch = get_batch(train_split, step_rows, device, few_lengths=True)
+            torch.manual_seed(step_seed)
+            loss_and_norm = graph_step(*batch, variant=head_only)
+        else:
+            loss = torch.zeros((), device=device)
+            micro_steps = range(rank, gradient_accumulation_steps, world_size)
+            for micro_step in micro_steps:
+                # every k-th row: they are sorted by length, so all micro-batches are alike
+                rows = step_rows[micro_step::gradient_accumulation_steps]
+                n_texts = len(step_rows)
+                if len(rows) == 0:
+                    # An epoch's last step may be too short for all processes, which must stay
+                    # together: one without rows computes some text, with a weight of 0.
+                    rows = step_rows[:1]
+                    n_texts = math.inf
+                batch = get_batch(train_split, rows, device, few_lengths=use_graphs)
+                if world_size > 1:
+                    # gradients are exchanged once, and DDP averages them where we want the sum
+                    net.require_backward_grad_sync = micro_step == micro_steps[-1]
+                    n_texts = n_texts / world_size
+                torch.manual_seed(step_seed + micro_step)
+                loss += forward_backward(net, batch, objective, n_texts, autocast, scaler)
+            loss_and_norm = torch.stack([loss, clip_and_update(model, optimizer, scaler)])
+
+        # all processes agree on the loss and on whether to stop
+        stop_requested = len(signals) > 0
+        if world_size > 1:
+            shared = torch.tensor([loss_and_norm[0] / world_size, len(signals)], device=device)
+            dist.all_reduce(shared)
+            loss_and_norm[0] = shared[0]
+            stop_requested = shared[1].item() > 0
+
+        # this waits for the GPU, so that a loss that is not finite ends the run at once
+        loss, grad_norm = loss_and_norm.tolist()
+        if not math.isfinite(loss) or (not math.isfinite(grad_norm) and not scaler.is_enabled()):
+            where = f'the loss is {loss}, its gradient norm {grad_norm}, at iter {iter_num}'
+            remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32'
+            stop(f'{where}; {remedy}; {out_dir} is as the last evaluation left it')
+
+        # count
+        now = time.perf_counter()
+        iter_num += 1
+        run['iter'] = iter_num
+        run['examples'] += len(step_rows)
+        run['train_seconds'] += now - step_begin
+        run['loss_sum'] += loss
+        run['loss_n'] += 1
+        epoch = iter_num / iters_per_epoch
+        is_last = iter_num == total_iters
+
+        # log and show
+        log_is_due = iter_num % log_interval == 0
+        if is_master and (log_is_due or is_last):
+            step = {'iter': iter_num, 'epoch': epoch, 'loss': loss, 'lr': lr, 'norm': grad_norm}
+            log_metrics(log_file, wandb_run, **step)
+        if log_is_due or (is_terminal and now - last_shown > 0.2):
+            last_shown = now
+            seconds_per_iter = (now - begin) / (iter_num - first_iter)
+            minutes, seconds = divmod(int(seconds_per_iter * (total_iters - iter_num)), 60)
+            speed = run['examples'] / run['train_seconds']
+            say(
+                f'iter {iter_num:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss:.4f}, '
+                f'lr {lr:.1e}, {speed:,.0f} texts/s, {minutes}:{seconds:02} left at this pace ',
+                end='\r' if is_terminal else '\n',
+            )
+
+        # evaluate, and keep the best checkpoint; all processes do, so that they agree on patience
+        eval_is_due = is_last or iter_num % (eval_interval or iters_per_epoch) == 0
+        if eval_is_due:
+            logits, targets = predict_split(model, splits['val'], ptdtype, rank, world_size)
+            scores = score(logits, targets, label_names)
+            val_scores = {'iter': iter_num, 'epoch': epoch, 'val_loss': scores['nll']}
+            for name in METRICS:
+                val_scores[f'val_{name}'] = scores[name]
+            new_score = selection_score(scores, metric)
+            is_best = run['best'] is None or new_score > run['best_score']
+            if is_best:
+                run |= {'best': val_scores, 'best_score': new_score, 'bad_evals': 0}
+            else:
+                run['bad_evals'] += 1
+            train_loss = run['loss_sum'] / run['loss_n']
+            run |= {'loss_sum': 0.0, 'loss_n': 0}
+            say(
+                f'iter {iter_num:,} epoch {epoch:.2f}: train loss {train_loss:.4f}, '
+                f'val loss {scores["nll"]:.4f}, accuracy {scores["accuracy"]:.3f}, '
+                f'macro-F1 {scores["macro_f1"]:.3f}{"  best so far" if is_best else ""}'
+            )
+            if is_master:
+                more = {'val_balanced_loss': scores['balanced_nll'], 'train_loss': train_loss}
+                log_metrics(log_file, wandb_run, **val_scores, **more)
+            if is_best:
+                temperature = fit_temperature(logits, targets)
+                save(best_path, metrics=scores, best=val_scores, temperature=temperature)
+
+        # save what a resumed run needs
+        if eval_is_due or stop_requested:
+            now = time.perf_counter()
+            run['seconds'] += now - clock
+            clock = now
             save_last()
-        if signalled:
+        if stop_requested:
             stopped = 'signal'
-            say(f'stopped at iter {it:,}; to go on: python train.py {shlex.quote(f"--out_dir={out_dir}")} --init_from=resume')
+            say(f'stopped at iter {iter_num:,}; to go on: {resume_command}')
             break
 
+    # -------------------------------------------------------------------------
     # the end: the best weights, once over the test split
-    to_judge = stopped != 'signal' and run['best'] and 'test' in splits and rank == 0
-    judged = conclude(out_dir, device=device, dtype=dtype) if to_judge else {}
-    recall = {label: x['recall'] for label, x in judged.get('per_class', {}).items()}
-    test = {k: judged[k] for k in ('accuracy', 'accuracy_ci', 'macro_f1')} | {'recall': recall} if judged else None
-    summary = dict(run=out_dir, dataset=dataset, tokenizer=meta['tokenizer']['name'], n_params=n_params)
-    summary |= {f'n_{name}': meta['rows'].get(name, 0) for name in ('train', 'val', 'test')}
-    summary |= dict(best=run['best'] and {k: v for k, v in run['best'].items() if k != 'score'}, test=test)
-    summary |= dict(train_examples_per_s=round(run['examples'] / max(run['train_seconds'], 1e-9), 1))
-    summary |= dict(seconds=round(run['seconds'] + time.perf_counter() - begin, 1), stopped=stopped)
-    summary |= dict(seed=seed, fold=fold, command=command)
-    if rank == 0 and stopped != 'signal':
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    is_finished = is_master and stopped != 'signal'
+    test = None
+    evaluation = None
+    if is_finished and run['best'] is not None and 'test' in splits:
+        try:
+            classifier = Classifier(best_path, device, dtype)
+            examples = split_examples(classifier, folder, 'test')
+            evaluation = evaluate(classifier, examples, out_dir)
+            print_evaluation(evaluation)
+        except (ValueError, OSError) as error:
+            stop(f'{error}; the training is done: mend this, then {resume_command} judges it')
+        test = {key: evaluation[key] for key in ('accuracy', 'accuracy_ci', 'macro_f1')}
+        test['recall'] = {name: x['recall'] for name, x in evaluation['per_class'].items()}
+    summary = {
+        'run': out_dir,
+        'dataset': meta['dataset'],
+        'tokenizer': meta['tokenizer']['name'],
+        'n_params': n_params,
+        'n_train': meta['rows']['train'],
+        'n_val': meta['rows']['val'],
+        'n_test': meta['rows'].get('test', 0),
+        'best': run['best'],
+        'test': test,
+        'train_examples_per_s': round(run['examples'] / max(run['train_seconds'], 1e-9), 1),
+        'seconds': round(run['seconds'] + time.perf_counter() - clock, 1),
+        'stopped': stopped,
+        'seed': seed,
+        'fold': config['fold'],
+        'command': command,
+    }
+    if is_finished:
         write_whole(os.path.join(out_dir, 'summary.json'), json.dumps(summary) + '\n')
-    if rank == 0 and wandb_log:
-        wandb.summary.update(summary)
-        wandb.log(wandb_plots(wandb, judged) if judged else {})
-        wandb.finish()
+    if wandb_run is not None:
+        wandb_run.summary.update(summary)
+        if evaluation is not None:
+            wandb_run.log(wandb_plots(wandb, evaluation))
+        wandb_run.finish()
     say(json.dumps(summary))
-    if world > 1:
+    if world_size > 1:
         dist.destroy_process_group()

@@ -1,7 +1,8 @@
-# GPT-2 (124 million parameters) on 970 customer-service conversations, 17 of them positive
+# GPT-2 (124 million parameters) on 970 customer-service conversations, 17 of them positive.
 # $ python train.py config/finetune_gpt2.py --block_size=256
-# not yet measured here (its weights come from a hub, 0.5 GB). Expect 70 to 90 % of the 30 test texts, as public
-# reports have, the highest by training the whole network; estimated: half an hour on two CPU cores
+# Not yet measured here, because its weights (0.5 GB) come from a hub. Expect 70 to 90 % of the 30
+# test texts, as public reports have; the highest trained the whole network. Estimated: half an
+# hour on two CPU cores.
 
 out_dir = 'out/gpt2'
 dataset = 'customer_service'
@@ -10,12 +11,12 @@ tokenizer = 'gpt2'  # through tiktoken, the same ids as the checkpoint's tokeniz
 speakers = 'customer'
 lowercase = False  # GPT-2 knows capitals
 val_fraction = 0.2  # 3 of the 17 positives: fewer would make macro-F1 a coin toss
-block_size = 512  # a customer's turns are 144 tokens on average and 379 at most; 256 cuts one in a hundred
+block_size = 512  # a customer's turns have 144 tokens on average; 256 cuts 1 %
 
 dropout = 0.1  # as in its pre-training
 head_dropout = 0.1
 class_weight = 'balanced'
-batch_size = 4  # times 4: steps of 16 texts in less than 5 GB; on a GPU take 16 and 1
+batch_size = 4  # steps of 16 texts in less than 5 GB; on a GPU use 16 and 1
 gradient_accumulation_steps = 4
 learning_rate = 5e-5
 layer_decay = 0.9  # the lower layers know English already

@@ -1,7 +1,8 @@
-# GPT-2 (124 million parameters) on SST-2: 67,349 phrases of film reviews, negative or positive
+# GPT-2 (124 million parameters) on SST-2: 67,349 phrases of film reviews, negative or positive.
 # $ python train.py config/finetune_gpt2_sst2.py
-# not yet measured here (its weights come from a hub, 0.5 GB). Expected: 92.5 % on dev, as others report for it with
-# these rates (91.2 with 5e-5); estimated: an hour an epoch on two CPU cores with bfloat16
+# Not yet measured here, because its weights (0.5 GB) come from a hub. Expect 92.5 % on dev, as
+# others report with these rates (91.2 % with 5e-5). Estimated: an hour an epoch on two CPU cores
+# with bfloat16.
 
 out_dir = 'out/gpt2_sst2'
 dataset = 'sst2'

@@ -1,8 +1,9 @@
-# RoBERTa-base (125 million parameters) on SST-2: 67,349 phrases of film reviews, negative or positive
+# RoBERTa-base (125 million parameters) on SST-2: 67,349 phrases of film reviews, negative or
+# positive.
 # $ pip install tokenizers
 # $ python train.py config/finetune_roberta_sst2.py
-# not yet measured here (its weights come from a hub, 0.5 GB). Expected: 94 % on dev, as others report for it with these
-# rates; estimated: an hour an epoch on two CPU cores with bfloat16
+# Not yet measured here, because its weights (0.5 GB) come from a hub. Expect 94 % on dev, as
+# others report with these rates. Estimated: an hour an epoch on two CPU cores with bfloat16.
 
 out_dir = 'out/roberta_sst2'
 dataset = 'sst2'

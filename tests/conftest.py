@@ -1,9 +1,12 @@
-# what several test files share: a tiny corpus with something to learn, and the scripts as a user runs them
+"""What the tests share: a tiny data set, and the scripts as a user runs them."""
 
 import csv
+import gc
 import json
 import os
 import random
+import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -11,75 +14,198 @@ from types import SimpleNamespace
 
 import pytest
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is there: pytest-xdist already has a process for each core
+# before torch is imported: with pytest-xdist there is a process for each core already
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TINY = '--n_layer=2 --n_head=2 --n_embd=16 --block_size=32 --tokenizer=bpe300 --batch_size=8 --dropout=0.1 --warmup_iters=5'
+TINY = (
+    '--n_layer=2 --n_head=2 --n_embd=16 --block_size=32 --tokenizer=bpe300 '
+    '--batch_size=8 --dropout=0.1 --warmup_iters=5'
+)
+
+# -----------------------------------------------------------------------------
+# time limits
 
 
 def slowness():
-    """What to multiply patience by: 1 on a machine of one's own, more on one that others take away meanwhile."""
-    begin = last = time.perf_counter()
+    """What to multiply time limits by: 1, but more on a machine whose time others take."""
+    begin = time.perf_counter()
+    last = begin
     lost = 0.0
-    while last < begin + 0.5:  # nothing but reading the clock: what is missing in between went elsewhere
+    while last < begin + 0.5:
+        # reading the clock takes no time, so a gap between two readings was somebody else's
         now = time.perf_counter()
-        lost, last = lost + (now - last if now - last > 0.001 else 0), now
+        if now - last > 0.001:
+            lost += now - last
+        last = now
     share = 1 - lost / (last - begin)
-    return 1.0 if share > 0.7 else 3 / max(share, 0.1)  # threefold, because it comes and goes
+    if share > 0.7:
+        return 1.0
+    return 3 / max(share, 0.1)  # threefold, because the load comes and goes
 
 
 SLOW = slowness()
 
 
 def in_time(seconds, limit):
-    """A limit is meant for a machine of one's own: on one that stalls, exceeding it is no verdict, and that is said."""
+    """Asserts that something took less than a limit, but only where the machine is our own."""
     if seconds >= limit and SLOW > 1:
-        pytest.skip(f'{seconds:.1f} s where {limit} are allowed, but this machine stalls: not judged')
+        pytest.skip(f'{seconds:.1f} s, allowed are {limit}, but this machine is busy: not judged')
     assert seconds < limit
 
 
+# -----------------------------------------------------------------------------
+# data
+
+
 def write_rows(path, n, seed=0):
-    """n rows of mood and body: two labels that a few words give away, and a rare third."""
+    """n rows of id, mood and body: two labels that a few words give away, and a rare third."""
     rng = random.Random(seed)
-    cues = {'good': ['lovely', 'great', 'thanks'], 'bad': ['broken', 'late', 'awful'], 'odd': ['banana', 'purple', 'moon']}
-    filler = 'the parcel came on a day and it was in this box for you and me'.split()
+    cues = {
+        'good': ['lovely', 'great', 'thanks'],
+        'bad': ['broken', 'late', 'awful'],
+        'odd': ['banana', 'purple', 'moon'],
+    }
+    filler = 'the parcel came on a day and it was in this box for you and me'
     with open(path, 'w', newline='', encoding='utf-8') as f:
         writer = csv.writer(f)
         writer.writerow(['id', 'mood', 'body'])
         for i in range(n):
-            mood = 'odd' if i % 10 == 9 else ('good', 'bad')[i % 2]
-            words = rng.choices(filler, k=rng.randint(3, 20)) + rng.choices(cues[mood], k=2)
+            if i % 10 == 9:
+                mood = 'odd'
+            elif i % 2 == 0:
+                mood = 'good'
+            else:
+                mood = 'bad'
+            n_words = rng.randint(3, 20)
+            words = rng.choices(filler.split(), k=n_words)
+            words += rng.choices(cues[mood], k=2)
             rng.shuffle(words)
             writer.writerow([i, mood, ' '.join(words)])
 
 
+# -----------------------------------------------------------------------------
+# the scripts, in processes of their own
+
+
+def python_command(script, *args):
+    """A script of this project, or a list of arguments for Python itself -> the whole command."""
+    if not isinstance(script, list):
+        script = [os.path.join(ROOT, script)]
+    return [sys.executable, *script, *args]
+
+
+def environment(changes=None):
+    """One thread and no GPU, because other threads compute other last bits."""
+    fixed = {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    return {**os.environ, **fixed, **(changes or {})}
+
+
+def result_of(out, err):
+    """.out and .err, and .last: the JSON object in the last line of stdout, or None."""
+    last_line = out.strip().rpartition('\n')[2]
+    last = json.loads(last_line) if last_line.startswith('{') else None
+    return SimpleNamespace(out=out, err=err, last=last)
+
+
 def run(script, *args, env=None, status=0, timeout=120 * SLOW, **more):
-    """A script of this project in a process of its own -> its result, with .last, the JSON of its last line, if any."""
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', **(env or {})}
-    command = [sys.executable, *(script if isinstance(script, list) else [os.path.join(ROOT, script)]), *args]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=timeout, **{'stdin': subprocess.DEVNULL} | more
+    """
+    Runs a script in a process of its own and returns what it printed, see result_of.
+
+    status is the exit status that is expected; None accepts any. more goes to subprocess.run.
+    """
+    process = subprocess.run(
+        python_command(script, *args),
+        env=environment(env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        **{'stdin': subprocess.DEVNULL} | more,
     )
-    assert status is None or done.returncode == status, done.stdout + done.stderr
-    last = done.stdout.strip().rpartition('\n')[2]
-    return SimpleNamespace(out=done.stdout, err=done.stderr, last=json.loads(last) if last.startswith('{') else None)
+    assert status is None or process.returncode == status, process.stdout + process.stderr
+    return result_of(process.stdout, process.stderr)
+
+
+def start(script, *args, **more):
+    """Starts a script and returns its process. Its stdout is thrown away unless more says else."""
+    command = python_command(script, *args)
+    return subprocess.Popen(command, env=environment(), **{'stdout': subprocess.DEVNULL} | more)
+
+
+# -----------------------------------------------------------------------------
+# the scripts, in this process
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """
+    run_here(script, *args, status=0) is `run` without a process of its own.
+
+    It saves the two seconds in which torch is imported, and what a test has patched is in force.
+    """
+
+    def run_script(script, *args, status=0):
+        path = os.path.join(ROOT, script)
+        monkeypatch.setattr(sys, 'argv', [path, *args])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        code = 0
+        try:
+            runpy.run_path(path, run_name='__main__')
+        except SystemExit as error:
+            code = error.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            gc.collect()  # closes the files that the script had open
+        out, err = capsys.readouterr()
+        assert code == status, out + err
+        return result_of(out, err)
+
+    return run_script
+
+
+# -----------------------------------------------------------------------------
+# runs
 
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
-    """Arguments that train a tiny model on tiny data in two seconds, out_dir left open."""
+    """Arguments of train.py that train a tiny model in two seconds; out_dir is left open."""
     folder = tmp_path_factory.mktemp('tiny')
     write_rows(folder / 'rows.csv', 240)
     write_rows(folder / 'test.csv', 60, seed=1)
     data = f'--dataset={folder}/rows.csv --test_file={folder}/test.csv --data_dir={folder}/data'
-    args = (
-        f'{data} --text_column=body --label_column=mood {TINY} --learning_rate=3e-3 --max_epochs=6 --device=cpu --dtype=float32'
-    )
-    return args.split()
+    columns = '--text_column=body --label_column=mood'
+    training = '--learning_rate=3e-3 --max_epochs=6 --device=cpu --dtype=float32'
+    return f'{data} {columns} {TINY} {training}'.split()
 
 
 @pytest.fixture(scope='session')
 def trained(tiny, tmp_path_factory):
-    """One finished run, for the tests that only look."""
+    """One finished run, for the tests that only look: .out_dir, .result and .args (as tiny)."""
     out_dir = str(tmp_path_factory.mktemp('trained') / 'run')
-    result = run('train.py', *tiny, f'--out_dir={out_dir}', '--class_weight=sqrt', '--lm_weight=0.1')
+    objective = ['--class_weight=sqrt', '--lm_weight=0.1']
+    result = run('train.py', *tiny, f'--out_dir={out_dir}', *objective)
     return SimpleNamespace(out_dir=out_dir, result=result, args=tiny)
+
+
+def read_log(out_dir):
+    """The lines of a run's metrics.jsonl."""
+    with open(os.path.join(out_dir, 'metrics.jsonl'), encoding='utf-8') as f:
+        return [json.loads(line) for line in f]
+
+
+def read_checkpoint(path):
+    """A .pt file -> dict. weights_only refuses anything but tensors and plain values."""
+    import torch
+
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_weights(path, other_path):
+    """The weights in two checkpoints are the same to the last bit."""
+    weights = read_checkpoint(path)['model']
+    other_weights = read_checkpoint(other_path)['model']
+    assert weights.keys() == other_weights.keys()
+    for name, weight in weights.items():
+        assert weight.equal(other_weights[name]), name

@@ -1,20 +1,20 @@
-# python -m pytest tests/test_configurator.py
-"""The configurator: what nanoGPT's let pass in silence, or met with a bare AssertionError, has an answer here."""
+"""The configurator: whatever a user types, it is applied as meant or answered by one line."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
+from types import ModuleType
 
 import pytest
+from conftest import ROOT
 
+import configurator
 from configurator import configure, stop
-
-ROOT = Path(__file__).resolve().parent.parent
 
 SCRIPT = """
 \"\"\"A script; its text may well say configure(globals()).\"\"\"
 import os
+import corpus
 from configurator import configure, stop
 # -----------------------------------------------------------------------------
 # i/o
@@ -23,14 +23,28 @@ out_dir = 'out'  # checkpoints go here
 learning_rate = 1e-3  # 5e-5 to fine-tune
 max_iters = 100
 # -----------------------------------------------------------------------------
-config = configure(globals())
+config = configure(globals(), corpus)
 # after
 later = 1
 print(config, out_dir, max_iters)
 """
 
+MODULE = """
+\"\"\"A module with settings of its own; max_iters belongs to the script that imports it.\"\"\"
+from configurator import configure
+# text
+max_iters = 7
+lowercase = True  # capitals rarely matter
+# split
+LIMIT = 3
+folds = 0
+if __name__ == '__main__':
+    config = configure(globals())
+"""
 
-def settings():
+
+def make_globals():
+    """What globals() of a script may hold: six settings, then names that are none."""
     return dict(
         max_iters=100,
         dropout=0.2,
@@ -44,20 +58,31 @@ def settings():
     )
 
 
-def fails(capsys, *argv):
-    """Run configure with argv that must fail; -> its one line on stderr."""
-    before = settings()
-    after = dict(before)
-    with pytest.raises(SystemExit) as e:
-        configure(after, list(argv))
-    out, err = capsys.readouterr()
-    assert e.value.code == 2 and out == '' and err.count('\n') == 1, err
-    assert after == before, 'an error must change nothing'
-    return err
+SETTINGS = ['max_iters', 'dropout', 'learning_rate', 'wandb_run_name', 'wandb_log', 'dtype']
+
+
+def make_module(**settings):
+    """A module that declares these settings."""
+    module = ModuleType('corpus')
+    vars(module).update(settings)
+    return module
+
+
+def error_of(capsys, argv):
+    """The one line on stderr of a configure that must fail and change nothing."""
+    script_globals = make_globals()
+    with pytest.raises(SystemExit) as exit_info:
+        configure(script_globals, argv=argv)
+    stdout, stderr = capsys.readouterr()
+    assert exit_info.value.code == 2
+    assert stdout == ''
+    assert stderr.count('\n') == 1, stderr
+    assert script_globals == make_globals(), 'an error must change nothing'
+    return stderr
 
 
 @pytest.mark.parametrize(
-    'flag, key, value',
+    'flag, name, value',
     [
         ('--max_iters=3', 'max_iters', 3),
         ('--dropout=0', 'dropout', 0.0),
@@ -73,17 +98,18 @@ def fails(capsys, *argv):
         ('--wandb_log=true', 'wandb_log', True),
         ('--wandb_log=false', 'wandb_log', False),
         ('--dtype=bfloat16', 'dtype', 'bfloat16'),
-        ('--dtype=False', 'dtype', False),
-        ('--dtype=7', 'dtype', '7'),  # as --device=0 and --tokenizer=2048: an int would break what reads names
+        ('--dtype=False', 'dtype', 'False'),
+        ('--dtype=7', 'dtype', '7'),  # such as --device=0, which is a name
         ('--dtype=None', 'dtype', 'None'),
     ],
 )
-def test_flags_keep_the_type_of_the_setting(flag, key, value):
-    """STYLE 3.4: int for float, and a str setting takes anything that is typed; the exact type counts (0.0, not 0)."""
-    s = settings()
-    config = configure(s, [flag])
-    assert (s[key], type(s[key])) == (value, type(value))
-    assert config == {k: s[k] for k in list(s)[:6]}, 'the dict holds the settings and nothing else'
+def test_a_flag_is_read_as_the_type_of_its_setting(flag, name, value):
+    """An int will do for a float and becomes one; a str setting takes whatever was typed."""
+    script_globals = make_globals()
+    config = configure(script_globals, argv=[flag])
+    assert script_globals[name] == value
+    assert type(script_globals[name]) is type(value)
+    assert config == {key: script_globals[key] for key in SETTINGS}
 
 
 @pytest.mark.parametrize(
@@ -107,61 +133,97 @@ def test_flags_keep_the_type_of_the_setting(flag, key, value):
         (['--max_iters=3', '--dropout=0.5', '--typo=1'], ['typo']),
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_where_and_the_remedy(capsys, argv, words):
-    """Users met an empty AssertionError (nanoGPT issue 439), or a default in silence; and nothing may be half set."""
-    err = fails(capsys, *argv)
-    assert all(word in err for word in words), err
+def test_a_mistake_is_answered_by_what_where_and_the_remedy(capsys, argv, words):
+    """nanoGPT users met an empty AssertionError (its issue 439), or a default in silence."""
+    error = error_of(capsys, argv)
+    assert all(word in error for word in words), error
 
 
-def test_a_config_file_has_scratch_and_modules_and_the_order_of_arguments_counts(tmp_path):
-    """Files are Python of their own: names with _ and modules are theirs, and a later argument wins."""
+def test_a_config_file_is_python_and_a_later_argument_wins(tmp_path):
+    """A file may compute: names with an underscore and imported modules are no settings."""
     file = tmp_path / 'a.py'
-    file.write_text('import math\n_n = 3\nmax_iters = _n * 2\ndropout = 0\ndtype = True\nlearning_rate = math.pi\n')
-    s = settings()
-    configure(s, ['--max_iters=1', str(file), '--learning_rate=2'])
-    assert (s['max_iters'], s['dropout'], s['dtype'], s['learning_rate']) == (6, 0.0, True, 2.0)
-    assert type(s['dropout']) is float and '_n' not in s and 'math' not in s
-    assert configure(settings(), [str(file), '--max_iters=1'])['max_iters'] == 1
+    text = 'import math\n_n = 3\nmax_iters = _n * 2\nlearning_rate = math.pi\n'
+    file.write_text(text + 'dropout = 0\n')
+    script_globals = make_globals()
+    configure(script_globals, argv=['--max_iters=1', str(file), '--learning_rate=2'])
+    assert script_globals['max_iters'] == 6
+    assert script_globals['dropout'] == 0 and type(script_globals['dropout']) is float
+    assert script_globals['learning_rate'] == 2.0
+    assert '_n' not in script_globals and 'math' not in script_globals
+    assert configure(make_globals(), argv=[str(file), '--max_iters=1'])['max_iters'] == 1
 
 
 @pytest.mark.parametrize(
     'text, words',
     [
-        ('max_iter = 5\n', ['max_iter', 'max_iters']),  # nanoGPT trained on with the default
+        ('max_iter = 5\n', ['max_iter', 'max_iters']),
         ('\nfor i in range(3): pass\n', ["'i'"]),
         ('max_iters = 0.5\n', ['max_iters', 'float', 'int']),
         ('wandb_run_name = 5\n', ['int', 'str']),
         ('wandb_log = None\n', ['NoneType', 'bool']),
         ('dropout = True\n', ['bool', 'float']),
+        ('dtype = True\n', ['bool', 'str']),
+        ('max_iters = dropout * 10\n', ['line 1', 'NameError']),
         ('x = 1\n\ndropout = 1 / 0\n', ['line 3', 'ZeroDivisionError']),
         ('def _f():\n    return _g()\n\ndropout = _f()\n', ['line 4', 'NameError']),
         ('x = 1\ndropout = = 2\n', ['line 2', 'SyntaxError']),
         ('import json\njson.loads("")\n', ['line 2', 'JSONDecodeError']),
+        ('import sys\nsys.exit()\n', ['line 2', 'SystemExit']),
     ],
 )
-def test_a_mistake_in_a_config_file_names_the_file(capsys, tmp_path, text, words):
-    """A typo in a file is worse than one in a flag: it is written once and believed for ever."""
+def test_a_mistake_in_a_config_file_is_found_and_placed(capsys, tmp_path, text, words):
+    """A typo in a file is worse than one in a flag, because the file is used again and again."""
     file = tmp_path / 'typo.py'
     file.write_text(text)
-    err = fails(capsys, '--max_iters=7', str(file))
-    assert all(word in err for word in ['typo.py', *words]), err
+    error = error_of(capsys, ['--max_iters=7', str(file)])
+    assert all(word in error for word in ['typo.py', *words]), error
 
 
-def test_it_works_from_any_directory_and_help_lists_the_settings(tmp_path):
-    """nanoGPT's must be started from its own folder and takes -h for a file; the list is the script's own top."""
+def test_settings_of_a_module_are_in_the_dict_only(tmp_path):
+    """train.py takes prepare.py's settings this way, so that each is declared once."""
+    file = tmp_path / 'a.py'
+    file.write_text('folds = 5\nmax_iters = 2\n')
+    script_globals = make_globals()
+    module = make_module(max_iters=9, folds=0, val_fraction=0.1, LIMIT=3)
+
+    config = configure(script_globals, module, argv=[str(file), '--val_fraction=1'])
+
+    assert list(config) == [*SETTINGS, 'folds', 'val_fraction'], "the script's own come first"
+    assert (config['folds'], config['val_fraction'], config['max_iters']) == (5, 1.0, 2)
+    assert 'folds' not in script_globals and 'val_fraction' not in script_globals
+    assert (module.folds, module.val_fraction, module.max_iters) == (0, 0.1, 9)
+
+
+def test_a_name_declared_twice_belongs_to_the_script(capsys):
+    """Default and type are the script's: tokenizer is 'auto' to train.py, whatever prepare says."""
+    modules = [make_module(max_iters='many', folds=0), make_module(folds='none')]
+    config = configure(make_globals(), *modules, argv=[])
+    assert config['max_iters'] == 100
+    assert config['folds'] == 0, 'of two modules, it belongs to the first'
+    with pytest.raises(SystemExit):
+        configure(make_globals(), *modules, argv=['--max_iters=many'])
+    assert 'max_iters' in capsys.readouterr().err
+
+
+def test_a_script_runs_from_any_directory_and_lists_its_settings(tmp_path):
+    """--help shows what stands at the top of the script, then what its modules add."""
     script = tmp_path / 'script.py'
     script.write_text(f'import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}')
+    (tmp_path / 'corpus.py').write_text(MODULE)
     (tmp_path / 'conf').mkdir()
-    (tmp_path / 'conf' / 'a.py').write_text("out_dir = 'elsewhere'\n")
+    (tmp_path / 'conf' / 'a.py').write_text("out_dir = 'elsewhere'\nfolds = 5\n")
 
-    def run(*argv):
-        return subprocess.run([sys.executable, str(script), *argv], cwd=tmp_path, capture_output=True, text=True)
+    def run_script(*argv):
+        command = [sys.executable, str(script), *argv]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
-    assert run('conf/a.py', '--max_iters=3').stdout.endswith('} elsewhere 3\n')
+    result = run_script('conf/a.py', '--max_iters=3')
+    assert result.stdout.endswith("'lowercase': True, 'folds': 5} elsewhere 3\n"), result.stderr
+
     for flag in ['-h', '--help']:
-        done = run(flag, '--typo=1')
-        assert (done.returncode, done.stderr) == (0, '')
-        assert done.stdout.split('\n') == [
+        result = run_script(flag, '--typo=1')
+        assert (result.returncode, result.stderr) == (0, '')
+        assert result.stdout.split('\n') == [
             '',
             '# i/o',
             "  --out_dir='out'  # checkpoints go here",
@@ -170,44 +232,81 @@ def test_it_works_from_any_directory_and_help_lists_the_settings(tmp_path):
             '  --learning_rate=1e-3  # 5e-5 to fine-tune',
             '  --max_iters=100',
             '',
+            'Settings of corpus.py:',
+            '',
+            '# text',
+            '  --lowercase=True  # capitals rarely matter',
+            '',
+            '# split',
+            '  --folds=0',
+            '',
         ]
-    done = run('--max_iters=x')
-    assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1)
+
+    result = run_script('--max_iters=x')
+    assert (result.returncode, result.stdout, result.stderr.count('\n')) == (2, '', 1)
+
+
+def test_help_lists_a_name_declared_twice_once(tmp_path, capsys):
+    """It is listed where it belongs, with the default that applies."""
+    paths = []
+    for name, default in [('script', 1), ('first', 2), ('second', 3)]:
+        paths.append(str(tmp_path / f'{name}.py'))
+        (tmp_path / f'{name}.py').write_text(f'max_iters = {default}\nfolds = {default}\n')
+    modules = [make_module(__file__=path, max_iters=2, folds=2) for path in paths[1:]]
+    with pytest.raises(SystemExit):
+        configure({'__file__': paths[0], 'max_iters': 1}, *modules, argv=['--help'])
+    listed = [line.strip() for line in capsys.readouterr().out.splitlines() if '--' in line]
+    assert listed == ['--max_iters=1', '--folds=2']
 
 
 def test_a_config_is_found_beside_configurator_py(tmp_path, monkeypatch):
-    """`python /elsewhere/train.py config/x.py` means the config/ of the repository, unless there is one here."""
-    import configurator
-
+    """`python /elsewhere/train.py config/x.py` means the repository's config/ if none is here."""
     (tmp_path / 'repo' / 'config').mkdir(parents=True)
     (tmp_path / 'repo' / 'config' / 'x.py').write_text('max_iters = 1\n')
     monkeypatch.setattr(configurator, '__file__', str(tmp_path / 'repo' / 'configurator.py'))
     monkeypatch.chdir(tmp_path)
-    assert configure(settings(), ['config/x.py'])['max_iters'] == 1
+    assert configure(make_globals(), argv=['config/x.py'])['max_iters'] == 1
+
     (tmp_path / 'config').mkdir()
     (tmp_path / 'config' / 'x.py').write_text('max_iters = 2\n')
-    assert configure(settings(), ['config/x.py'])['max_iters'] == 2
+    assert configure(make_globals(), argv=['config/x.py'])['max_iters'] == 2
 
 
-def test_stop_is_one_line(capsys):
+def test_stop_prints_one_line(capsys):
     """Messages of other libraries have line ends in them; a log wants one line per mistake."""
-    with pytest.raises(SystemExit) as e:
+    with pytest.raises(SystemExit) as exit_info:
         stop('first\n  second')
-    assert e.value.code == 2 and capsys.readouterr() == ('', 'first second\n')
+    assert exit_info.value.code == 2
+    assert capsys.readouterr() == ('', 'first second\n')
 
 
-def test_no_arguments_are_no_mistake():
+def test_without_arguments_the_defaults_stand():
     """The commonest command line of all: python sample_classify.py."""
-    given = settings()
-    assert configure(given, []) and given == settings()
+    script_globals = make_globals()
+    assert configure(script_globals, argv=[])
+    assert script_globals == make_globals()
 
 
-@pytest.mark.parametrize('stdout', ['sys.stdout', 'type("Cell", (), dict(write=sys.stdout.write, flush=sys.stdout.flush))()'])
-def test_labels_that_a_terminal_lacks_are_no_traceback(stdout):
-    """Windows' pipes have cp1252: train.py ended in a UnicodeEncodeError. A notebook's stdout cannot be reconfigured at all."""
-    begin = f'import sys; sys.stdout = {stdout}; from configurator import configure; configure({{}}, [])'
-    env = {**os.environ, 'PYTHONIOENCODING': 'cp1252' if stdout == 'sys.stdout' else 'utf-8'}
-    done = subprocess.run(
-        [sys.executable, '-c', begin + '; print("done", "\\u4f60")'], cwd=ROOT, env=env, capture_output=True, encoding='utf-8'
+def run_after_configure(setup, encoding):
+    """stdout of a process that prints a Chinese letter after configure."""
+    code = f'import sys; {setup}; from configurator import configure; configure({{}}, argv=[])'
+    result = subprocess.run(
+        [sys.executable, '-c', f'{code}; print("done", "\\u4f60")'],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONIOENCODING': encoding},
+        capture_output=True,
+        encoding='utf-8',
     )
-    assert done.stdout.split() == ['done', '\\u4f60' if stdout == 'sys.stdout' else '\u4f60'], done.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_letter_that_the_terminal_lacks_is_printed_as_its_number():
+    """Pipes on Windows have cp1252: train.py ended in a UnicodeEncodeError over a label."""
+    assert run_after_configure('pass', 'cp1252').split() == ['done', '\\u4f60']
+
+
+def test_a_stdout_that_cannot_be_reconfigured_is_left_alone():
+    """A notebook's stdout has no reconfigure()."""
+    cell = 'type("Cell", (), dict(write=sys.stdout.write, flush=sys.stdout.flush))()'
+    assert run_after_configure(f'sys.stdout = {cell}', 'utf-8').split() == ['done', '\u4f60']

@@ -1,86 +1,122 @@
 # python -m pytest tests/test_demo.py
-# the bundled demo data: remade byte for byte, well formed, and its hand-written test stays out of the generator's reach
+"""The bundled demo data: well formed, and its test rows are out of the generator's reach."""
+
 import csv
 import importlib.util
 import os
 import re
 from collections import Counter
 
-here = os.path.dirname(os.path.abspath(__file__))
-folder = os.path.join(here, '..', 'data', 'demo')
-spec = importlib.util.spec_from_file_location('make_demo', os.path.join(folder, 'make_demo.py'))
+import pytest
+from conftest import ROOT
+
+FOLDER = os.path.join(ROOT, 'data', 'demo')
+COLUMNS = [
+    'issue_area',
+    'issue_category',
+    'issue_sub_category',
+    'issue_category_sub_category',
+    'customer_sentiment',
+    'product_category',
+    'product_sub_category',
+    'issue_complexity',
+    'agent_experience_level',
+    'agent_experience_level_desc',
+    'conversation',
+]
+SENTIMENT = COLUMNS.index('customer_sentiment')
+CONVERSATION = COLUMNS.index('conversation')
+
+spec = importlib.util.spec_from_file_location('make_demo', os.path.join(FOLDER, 'make_demo.py'))
 make_demo = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make_demo)
 
 
-def read(name):
-    with open(os.path.join(folder, name), encoding='utf-8', newline='') as f:
+def read_file(name):
+    """The rows of a file, of which the first is the header."""
+    with open(os.path.join(FOLDER, name), encoding='utf-8', newline='') as f:
         return list(csv.reader(f))
 
 
-def sentences(conversation):
-    # customer turns only, cut into sentences, without case and punctuation
-    turns = [t.split(':', 1)[1] for t in conversation.split('\n\n') if t.startswith('Customer:')]
-    cut = (re.sub(r'[^a-z0-9 ]', '', s.lower()).split() for t in turns for s in re.split(r'[.?!]', t))
-    return {' '.join(words) for words in cut if words}
+def customer_sentences(rows):
+    """The sentences of the customers' turns, without case and punctuation."""
+    sentences = set()
+    for row in rows:
+        for turn in row[CONVERSATION].split('\n\n'):
+            if not turn.startswith('Customer:'):
+                continue
+            for sentence in re.split(r'[.?!]', turn.removeprefix('Customer:')):
+                words = re.sub(r'[^a-z0-9 ]', '', sentence.lower()).split()
+                sentences.add(' '.join(words))
+    return sentences - {''}
 
 
 def test_train_csv_is_what_the_generator_writes(tmp_path):
-    """who doubts the data can remake it: same seed, same bytes, on any machine"""
+    """Who doubts the data can remake it: same seed, same bytes, on any machine."""
     path = tmp_path / 'train.csv'
     with open(path, 'w', encoding='utf-8', newline='') as f:
         csv.writer(f).writerows([make_demo.COLUMNS, *make_demo.make()])
-    with open(os.path.join(folder, 'train.csv'), 'rb') as f:
+    with open(os.path.join(FOLDER, 'train.csv'), 'rb') as f:
         assert path.read_bytes() == f.read()
 
 
-def test_both_files_have_the_eleven_columns():
-    """prepare.py reads demo and customer_service alike, so their form must be the same"""
-    want = 'issue_area issue_category issue_sub_category issue_category_sub_category customer_sentiment '
-    want += 'product_category product_sub_category issue_complexity agent_experience_level '
-    want += 'agent_experience_level_desc conversation'
-    for name in ('train.csv', 'test.csv'):
-        rows = read(name)
-        assert rows[0] == want.split()
-        assert {len(r) for r in rows} == {11}
-        assert all(cell.strip() for r in rows for cell in r)
+@pytest.mark.parametrize('name', ['train.csv', 'test.csv'])
+def test_both_files_have_the_eleven_columns(name):
+    """prepare.py reads demo and customer_service alike, so their form must be the same."""
+    header, *rows = read_file(name)
+    assert header == COLUMNS
+    for row in rows:
+        assert len(row) == len(COLUMNS)
+        assert all(cell.strip() for cell in row)
 
 
-def test_records_end_crlf_and_turns_part_by_two_lf():
-    """the line ends that made others lose every customer turn"""
-    for name in ('train.csv', 'test.csv'):
-        with open(os.path.join(folder, name), 'rb') as f:
-            raw = f.read()
-        assert raw.count(b'\r\n') == len(read(name))
-        for row in read(name)[1:]:
-            assert '\r' not in row[10]
-            turns = row[10].split('\n\n')
-            assert all(re.match(r'(Agent|Customer|Supervisor): \S', t) and '\n' not in t for t in turns)
-            assert any(t.startswith('Customer: ') for t in turns)
+@pytest.mark.parametrize('name', ['train.csv', 'test.csv'])
+def test_rows_end_with_crlf_and_two_line_ends_separate_turns(name):
+    """In customer_service the same line ends made other programs lose every customer turn."""
+    header, *rows = read_file(name)
+    with open(os.path.join(FOLDER, name), 'rb') as f:
+        assert f.read().count(b'\r\n') == len([header, *rows])
+    for row in rows:
+        assert '\r' not in row[CONVERSATION]
+        turns = row[CONVERSATION].split('\n\n')
+        for turn in turns:
+            assert '\n' not in turn
+            assert re.match(r'(Agent|Customer|Supervisor): \S', turn)
+        assert any(turn.startswith('Customer: ') for turn in turns)
 
 
 def test_test_labels_are_balanced_and_train_labels_are_not():
-    """a rare positive is the point of train; a balanced test shows whether it was learned"""
-    test = Counter(r[4] for r in read('test.csv')[1:])
-    assert set(test) == {'negative', 'neutral', 'positive'}
-    assert len(set(test.values())) == 1 and min(test.values()) >= 20
-    train = Counter(r[4] for r in read('train.csv')[1:])
-    n = sum(train.values())
-    assert set(train) == set(test)
-    assert train['positive'] / n < 0.12 < 0.3 < train['negative'] / n < train['neutral'] / n
+    """The training file has few positives; a balanced test shows whether they were learned."""
+    test_counts = Counter(row[SENTIMENT] for row in read_file('test.csv')[1:])
+    assert set(test_counts) == {'negative', 'neutral', 'positive'}
+    assert len(set(test_counts.values())) == 1
+    assert min(test_counts.values()) >= 20
+
+    train_counts = Counter(row[SENTIMENT] for row in read_file('train.csv')[1:])
+    assert set(train_counts) == set(test_counts)
+    n = train_counts.total()
+    assert train_counts['positive'] < 0.12 * n
+    assert 0.3 * n < train_counts['negative'] < train_counts['neutral']
 
 
-def test_no_test_sentence_can_be_learned_by_heart():
-    """a score on sentences seen in training would say nothing; other seeds stand for all the generator can say"""
-    held = set().union(*(sentences(r[10]) for r in read('test.csv')[1:]))
-    seen = set().union(*(sentences(r[10]) for r in read('train.csv')[1:]))
-    assert len(held) > 90 and len(seen) > 1000
-    assert not held & seen
-    for seed in range(5):
-        assert not held & set().union(*(sentences(r[10]) for r in make_demo.make(seed)))
+def test_no_test_sentence_is_in_the_training_file():
+    """An accuracy on sentences that are known from training would say nothing."""
+    test_sentences = customer_sentences(read_file('test.csv')[1:])
+    train_sentences = customer_sentences(read_file('train.csv')[1:])
+    assert len(test_sentences) > 90
+    assert len(train_sentences) > 1000
+    assert not test_sentences & train_sentences
 
 
-def test_demo_stays_small():
-    """it is cloned by everybody, so it stays under a megabyte"""
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(5))
+def test_no_test_sentence_can_be_generated(seed):
+    """Other seeds stand for all that the generator can say."""
+    test_sentences = customer_sentences(read_file('test.csv')[1:])
+    assert not test_sentences & customer_sentences(make_demo.make(seed))
+
+
+def test_the_demo_data_stay_small():
+    """Everybody who clones the project gets them, so they stay under a megabyte."""
     names = ('make_demo.py', 'train.csv', 'test.csv', 'README.md')
-    assert sum(os.path.getsize(os.path.join(folder, name)) for name in names) < 1_000_000
+    assert sum(os.path.getsize(os.path.join(FOLDER, name)) for name in names) < 1_000_000

@@ -1,123 +1,186 @@
-# python -m pytest tests/test_finetune.py
-# from a checkpoint of another's making to a run of ours, by the commands that a user types
+"""From a pretrained checkpoint to a run, by the commands that a user types."""
 
 import json
 import os
-import random
 import shutil
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, run, write_rows
+from conftest import ROOT, SLOW, read_checkpoint, run, start, write_rows
+
+import prepare
+import train
+from configurator import configure
 
 transformers = pytest.importorskip('transformers')
 
-WORDS = 'lovely great thanks broken late awful banana purple moon the parcel came on a day and it was in this box for you me'
-FLAGS = '--text_column=body --label_column=mood --max_epochs=6 --batch_size=8 --learning_rate=5e-3 --warmup_iters=5 --dropout=0'
+WORDS = (
+    'lovely great thanks broken late awful banana purple moon '
+    'the parcel came on a day and it was in this box for you me'
+)
+FLAGS = (
+    '--text_column=body --label_column=mood --block_size=30 --device=cpu --dtype=float32 '
+    '--batch_size=8 --learning_rate=2e-3 --warmup_iters=5 --dropout=0 --log_interval=1000 '
+    # random weights leave too little at the first token to learn from
+    '--pool=mean --max_epochs=12'
+)
+TUNING = (
+    '--freeze=1 --layer_decay=0.9 --head_lr=1e-2 --decay_lr=linear '
+    '--head_dropout=0.1 --token_dropout=0.1'
+)
 
 
 @pytest.fixture(scope='module')
 def hub(tmp_path_factory):
-    """A tiny BERT of theirs in hub layout, with a tokenizer.json, and rows to train on."""
+    """A folder with a tiny BERT, a tokenizer.json, as a hub has them, and rows to train on."""
     folder = tmp_path_factory.mktemp('hub')
-    tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *dict.fromkeys(WORDS.split())]
-    transformers.BertTokenizerFast(vocab={token: i for i, token in enumerate(tokens)}).save_pretrained(folder / 'bert')
-    sizes = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, max_position_embeddings=40)
-    sizes |= dict(initializer_range=0.2)  # as far apart as those of a trained model
-    config = transformers.BertConfig(vocab_size=len(tokens), **sizes)
+    words = dict.fromkeys(WORDS.split())
+    tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *words]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    transformers.BertTokenizerFast(vocab=vocab).save_pretrained(folder / 'bert')
+
+    config = transformers.BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        initializer_range=0.2,  # embeddings as far apart as those of a trained model
+    )
     torch.manual_seed(0)
     transformers.BertForMaskedLM(config).save_pretrained(folder / 'bert')
-    random.seed(0)
     write_rows(folder / 'rows.csv', 300)
     return folder
 
 
 @pytest.fixture(scope='module')
+def bert_weights(hub):
+    """{name: tensor} of the checkpoint."""
+    return transformers.BertForMaskedLM.from_pretrained(hub / 'bert').state_dict()
+
+
+@pytest.fixture(scope='module')
 def tuned(hub, tmp_path_factory):
+    """One finished run: .out_dir, .result, and .args, which leave out_dir and TUNING open."""
     out_dir = tmp_path_factory.mktemp('tuned')
-    args = [f'--dataset={hub}/rows.csv', f'--data_dir={hub}/data', *FLAGS.split(), '--block_size=30', '--log_interval=1000']
-    args += ['--max_epochs=12', '--pool=mean']  # what random weights leave at the first token is too little to learn from
-    more = ['--freeze=1', '--reinit=1', '--layer_decay=0.9', '--head_lr=5e-3', '--decay_lr=linear', '--head_dropout=0.1']
-    more += ['--token_dropout=0.1']
-    result = run('train.py', f'--init_from={hub}/bert', f'--out_dir={out_dir}', *args, *more)
+    data = [f'--dataset={hub}/rows.csv', f'--data_dir={hub}/data']
+    args = [f'--init_from={hub}/bert', *data, *FLAGS.split()]
+    result = run('train.py', *args, *TUNING.split(), f'--out_dir={out_dir}')
     return SimpleNamespace(out_dir=out_dir, result=result, args=args)
 
 
-def test_a_checkpoint_becomes_a_classifier(hub, tuned):
-    """What starts fresh, what is frozen and what trains is said; what is frozen is to the last bit what it was."""
-    said = tuned.result.out
-    assert f'weights of {hub}/bert' in said and 'starts fresh: pooler, head' in said and 'cls.predictions' in said
-    assert 'positions cropped from 40 to 30' in said and 'frozen: embeddings, 1 layers' in said
-    assert 'the top 1 layers start fresh' in said
-    saved = torch.load(tuned.out_dir / 'best.pt', weights_only=True)
-    theirs = transformers.BertForMaskedLM.from_pretrained(hub / 'bert').state_dict()
-    layer = 'bert.encoder.layer.{}.intermediate.dense.weight'.format
-    assert torch.equal(saved['model']['wte.weight'], theirs['bert.embeddings.word_embeddings.weight'])
-    assert torch.equal(saved['model']['h.0.mlp.c_fc.weight'], theirs[layer(0)])
-    assert not torch.equal(saved['model']['h.1.mlp.c_fc.weight'], theirs[layer(1)])
-    near, far = (torch.dist(saved['model'][f'h.{i}.mlp.c_fc.weight'], theirs[layer(i)]) for i in (1, 2))
-    assert far > 2 * near, 'the reinitialised layer is another one, the one below it only moved'
-    frozen = sum(theirs[key].numel() for key in theirs if key.startswith(('bert.embeddings', 'bert.encoder.layer.0.')))
-    cropped = 10 * 32
-    total = sum(x.numel() for x in saved['model'].values())
-    assert f'{total:,} parameters, {total - frozen + cropped:,} to train' in said
-    assert tuned.result.last['test']['accuracy'] > 0.7 and tuned.result.last['tokenizer'] == 'bert'
+def feed_forward(layer):
+    """The name of the same matrix in their checkpoint and in ours."""
+    theirs = f'bert.encoder.layer.{layer}.intermediate.dense.weight'
+    return theirs, f'h.{layer}.mlp.c_fc.weight'
 
 
-def test_the_head_may_learn_alone_first(hub, tuned, tmp_path):
-    """With head_epochs=1 the first epoch leaves what was pretrained as it came, to the last bit, and computes no gradient."""
-    args = [*tuned.args, '--max_epochs=1', '--head_epochs=1', '--weight_decay=0.1']
-    run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}', *args)
-    theirs = transformers.BertForMaskedLM.from_pretrained(hub / 'bert').state_dict()
-    layer = theirs['bert.encoder.layer.0.intermediate.dense.weight']
-    last = torch.load(tmp_path / 'last.pt', weights_only=True)
-    first = last['model']
-    assert sum(len(optimizer['state']) for optimizer in last['optimizers']) == 4, 'two matrices and their biases'
-    assert torch.equal(first['h.0.mlp.c_fc.weight'], layer)
-    assert torch.equal(first['wte.weight'], theirs['bert.embeddings.word_embeddings.weight'])
-    run('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--max_epochs=2')
-    second = torch.load(tmp_path / 'last.pt', weights_only=True)['model']
-    assert not torch.equal(second['h.0.mlp.c_fc.weight'], layer)
-    assert first['head.bias'].abs().max() > 0, 'it starts at 0'
-    args = [*tuned.args, '--max_epochs=2', '--head_epochs=1', '--eval_interval=1000000']
-    run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}/run', *args)
-    third = torch.load(tmp_path / 'run/last.pt', weights_only=True)['model']
-    assert not torch.equal(third['h.0.mlp.c_fc.weight'], layer), 'the layers join whether or not it is time to evaluate'
+# -----------------------------------------------------------------------------
+# what is trained
 
 
-def test_the_run_needs_the_checkpoint_no_more(hub, tuned, tmp_path):
-    """best.pt holds the tokenizer too: moved to a machine without the folder, it answers the same."""
-    text = '--text=it was awful and late'
-    before = run('sample_classify.py', f'--out_dir={tuned.out_dir}', '--json=True', text).last
+def test_a_checkpoint_becomes_a_classifier(tuned):
+    assert tuned.result.last['test']['accuracy'] > 0.7
+    assert tuned.result.last['tokenizer'] == 'bert'
+    with open(tuned.out_dir / 'summary.json') as f:
+        assert json.load(f) == tuned.result.last
+
+
+def test_it_is_said_what_starts_fresh_and_what_is_frozen(hub, tuned, bert_weights):
+    out = tuned.result.out
+    assert f'weights of {hub}/bert' in out
+    assert 'starts fresh: pooler, head' in out
+    assert 'cls.predictions' in out  # which is not used
+    assert 'positions cropped from 40 to 30' in out
+    assert 'frozen: embeddings, 1 layers' in out
+
+    n_frozen = -10 * 32  # of the positions that were cropped
+    for name, weight in bert_weights.items():
+        if name.startswith(('bert.embeddings', 'bert.encoder.layer.0.')):
+            n_frozen += weight.numel()
+    model = read_checkpoint(tuned.out_dir / 'best.pt')['model']
+    n_params = sum(weight.numel() for weight in model.values())
+    assert f'{n_params:,} parameters, {n_params - n_frozen:,} to train' in out
+
+
+def test_what_is_frozen_stays_to_the_last_bit(tuned, bert_weights):
+    model = read_checkpoint(tuned.out_dir / 'best.pt')['model']
+    theirs, ours = feed_forward(0)
+    assert torch.equal(model[ours], bert_weights[theirs])
+    assert torch.equal(model['wte.weight'], bert_weights['bert.embeddings.word_embeddings.weight'])
+    for layer in (1, 2):
+        theirs, ours = feed_forward(layer)
+        assert not torch.equal(model[ours], bert_weights[theirs])
+
+
+def test_the_head_may_learn_alone_first(tuned, bert_weights, run_here, tmp_path):
+    """The first epoch leaves what was pretrained as it was, and computes no gradient of it."""
+    flags = ['--head_epochs=1', '--weight_decay=0.1', f'--out_dir={tmp_path}']
+    run_here('train.py', *tuned.args, *flags, '--max_epochs=1')
+    last = read_checkpoint(tmp_path / 'last.pt')
+    theirs, ours = feed_forward(0)
+    word_embeddings = bert_weights['bert.embeddings.word_embeddings.weight']
+    assert torch.equal(last['model'][ours], bert_weights[theirs])
+    assert torch.equal(last['model']['wte.weight'], word_embeddings)
+    assert last['model']['head.bias'].abs().max() > 0  # it starts at 0
+    assert len(last['optimizer']['state']) == 4  # two matrices and their biases
+
+    # then all layers learn, also in a run that is resumed
+    run_here('train.py', f'--out_dir={tmp_path}', '--init_from=resume', '--max_epochs=2')
+    model = read_checkpoint(tmp_path / 'last.pt')['model']
+    assert not torch.equal(model[ours], bert_weights[theirs])
+
+
+def test_the_layers_join_the_head_without_an_evaluation(tuned, bert_weights, run_here, tmp_path):
+    flags = ['--head_epochs=1', '--max_epochs=2', '--eval_interval=1000000']
+    run_here('train.py', *tuned.args, *flags, f'--out_dir={tmp_path}')
+    model = read_checkpoint(tmp_path / 'last.pt')['model']
+    theirs, ours = feed_forward(0)
+    assert not torch.equal(model[ours], bert_weights[theirs])
+
+
+# -----------------------------------------------------------------------------
+# later
+
+
+def test_the_run_does_not_need_the_checkpoint_any_more(hub, tuned, run_here, tmp_path):
+    """best.pt holds the tokenizer, too: on a machine without the folder it answers the same."""
+    flags = ['--json=True', '--device=cpu', '--text=it was awful and late']
+    before = run_here('sample_classify.py', f'--out_dir={tuned.out_dir}', *flags).last
     shutil.copy(tuned.out_dir / 'best.pt', tmp_path)
-    away = hub / 'bert.away'
-    os.rename(hub / 'bert', away)
+    hidden = hub / 'bert.away'
+    os.rename(hub / 'bert', hidden)
     try:
-        assert run('sample_classify.py', f'--out_dir={tmp_path}', '--json=True', text, cwd=tmp_path).last == before
+        after = run_here('sample_classify.py', f'--out_dir={tmp_path}', *flags).last
     finally:
-        os.rename(away, hub / 'bert')
+        os.rename(hidden, hub / 'bert')
+    assert after == before
 
 
-def test_a_run_from_a_checkpoint_resumes(hub, tuned, tmp_path):
-    """The frozen layers, the rates of the layers and the tokenizer come back with it: the same weights to the last bit."""
-    out, more = tmp_path / 'run', ['--freeze=1', '--reinit=1', '--layer_decay=0.9', '--head_lr=5e-3', '--decay_lr=linear']
-    command = [sys.executable, f'{ROOT}/train.py', f'--init_from={hub}/bert', f'--out_dir={out}', *tuned.args, *more]
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    process = subprocess.Popen([*command, '--head_dropout=0.1', '--token_dropout=0.1'], env=env, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (out / 'best.pt').exists():
+@pytest.mark.stress
+def test_a_stopped_fine_tuning_goes_on_to_the_same_end(tuned, run_here, tmp_path):
+    """The frozen layers, the rates of the layers and the tokenizer come back with it."""
+    process = start('train.py', *tuned.args, *TUNING.split(), f'--out_dir={tmp_path}')
+    while process.poll() is None and not (tmp_path / 'best.pt').exists():
         time.sleep(0.01)
     process.terminate()  # it finishes its step, and saves
-    assert process.wait() == 0
-    whole = torch.load(tuned.out_dir / 'last.pt', weights_only=True)
-    stopped = torch.load(out / 'last.pt', weights_only=True)['run']['iter']
-    assert stopped < whole['run']['iter'], 'it was too fast to be stopped'
-    run('train.py', f'--out_dir={out}', '--init_from=resume')
-    ours, whole = torch.load(out / 'last.pt', weights_only=True)['model'], whole['model']
-    assert all(torch.equal(ours[key], whole[key]) for key in whole)
+    assert process.wait(timeout=60 * SLOW) == 0
+    stopped_iter = read_checkpoint(tmp_path / 'last.pt')['run']['iter']
+    whole = read_checkpoint(tuned.out_dir / 'last.pt')
+    assert stopped_iter < whole['run']['iter'], 'it ended before it could be stopped'
+
+    run_here('train.py', f'--out_dir={tmp_path}', '--init_from=resume')
+
+    model = read_checkpoint(tmp_path / 'last.pt')['model']
+    for name, weight in whole['model'].items():
+        assert torch.equal(model[name], weight), name
+
+
+# -----------------------------------------------------------------------------
+# mistakes
 
 
 @pytest.mark.parametrize(
@@ -127,39 +190,51 @@ def test_a_run_from_a_checkpoint_resumes(hub, tuned, tmp_path):
         ('--lm_weight=0.5', 'lm_weight'),
         ('--block_size=64', 'block_size 64 is more than the 40 positions'),
         ('--freeze=4', '3 layers'),
-        ('--reinit=4', '3 layers'),
-        ('--reinit=2 --freeze=2', 'less those of freeze'),  # layers of chance, never to learn
-        ('--tokenizer=bpe300', '--tokenizer=auto'),  # of fewer tokens than embeddings it trained, on words that meant others
-        ('--pool=middle', 'auto last first mean'),
+        # its tokens would fit into the embeddings of the checkpoint, which mean other words
+        ('--tokenizer=bpe300', '--tokenizer=auto'),
+        ('--pool=middle', 'auto, last, first, mean'),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(hub, tuned, flag, words, tmp_path):
-    done = run('train.py', f'--init_from={hub}/bert', f'--out_dir={tmp_path}', *tuned.args, *flag.split(), status=2)
-    lines = [line for line in done.err.splitlines() if not line.startswith('preparing')]
-    assert len(lines) == 1 and words in lines[0], done.err
+def test_what_a_checkpoint_does_not_allow_is_one_line(tuned, run_here, tmp_path, flag, words):
+    err = run_here('train.py', *tuned.args, flag, f'--out_dir={tmp_path}', status=2).err
+    lines = [line for line in err.splitlines() if not line.startswith('preparing')]
+    assert len(lines) == 1, err
+    assert words in lines[0]
 
 
-@pytest.mark.parametrize('name', ['gpt2', 'gpt2_sst2', 'bert_sst2', 'distilbert_sst2', 'roberta_sst2'])
-def test_without_a_hub_the_way_out_is_named(name, tmp_path):
-    """At once, before any data is prepared: the setting, a folder, and what works with a package index alone."""
-    env = {'HF_ENDPOINT': 'http://127.0.0.1:9', 'HF_HOME': str(tmp_path), 'XDG_CACHE_HOME': str(tmp_path)}
-    done = run('train.py', f'config/finetune_{name}.py', '--block_size=256', f'--out_dir={tmp_path}/out', env=env, status=2)
-    (line,) = (line for line in done.err.splitlines() if not line.startswith('downloading'))
-    assert all(words in line for words in ('HF_ENDPOINT', '--init_from=<folder>', 'config/finetune_minilm.py'))
-    assert not done.out and not os.path.exists(tmp_path / 'out')
+@pytest.mark.parametrize(
+    'name', ['gpt2', 'gpt2_sst2', 'bert_sst2', 'distilbert_sst2', 'roberta_sst2']
+)
+def test_without_a_hub_the_way_out_is_named(name, run_here, tmp_path, monkeypatch):
+    """Before any data is prepared: the setting, a folder, and what needs a package index only."""
+    monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')
+    monkeypatch.setenv('HF_HOME', str(tmp_path))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    flags = ['--block_size=256', f'--out_dir={tmp_path}/out']
+    result = run_here('train.py', f'{ROOT}/config/finetune_{name}.py', *flags, status=2)
+    lines = [line for line in result.err.splitlines() if not line.startswith('downloading')]
+    assert len(lines) == 1, result.err
+    for words in ('HF_ENDPOINT', '--init_from=<folder>', 'config/finetune_minilm.py'):
+        assert words in lines[0]
+    assert result.out == ''
+    assert not os.path.exists(tmp_path / 'out')
 
 
-def test_every_config_says_what_it_costs():
-    """Its command, its minutes and the score to expect stand in its first lines, and it sets only what train.py has."""
-    for name in os.listdir(os.path.join(ROOT, 'config')):
-        if name.endswith('.py'):
-            with open(os.path.join(ROOT, 'config', name), encoding='utf-8') as f:
-                head = f.read().partition('\n\n')[0]
-            assert f'python train.py config/{name}' in head and 'xpect' in head, name
-            assert any(word in head for word in ('minute', 'hour')), name
-            run('train.py', f'config/{name}', '--help')
+# -----------------------------------------------------------------------------
+# configs
+
+CONFIGS = sorted(name for name in os.listdir(f'{ROOT}/config') if name.endswith('.py'))
 
 
-def test_the_summary_is_kept(tuned):
-    """results/ is made of these."""
-    assert json.loads((tuned.out_dir / 'summary.json').read_text()) == tuned.result.last
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_config_says_what_it_costs(name):
+    """Its command, its minutes and the score to expect; and train.py knows all its settings."""
+    path = f'{ROOT}/config/{name}'
+    with open(path, encoding='utf-8') as f:
+        head, _, _ = f.read().partition('\n\n')
+    assert f'python train.py config/{name}' in head
+    assert 'xpect' in head
+    assert 'minute' in head or 'hour' in head
+
+    config = configure(dict(vars(train)), prepare, argv=[path])
+    train.check_settings(config, world_size=1)

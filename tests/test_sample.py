@@ -1,10 +1,9 @@
 # python -m pytest tests/test_sample.py
-# classifying with a trained checkpoint: the very functions and settings of training, whatever the way in
+# sample_classify.py: a checkpoint alone gives the answers of its training, whatever the way in
 
 import csv
 import json
 import os
-import runpy
 import shutil
 import socket
 import subprocess
@@ -14,242 +13,395 @@ import pytest
 import torch
 from conftest import ROOT, SLOW, run, write_rows
 
-import batches
-from batches import predict
-from evaluate import open_run
-from metrics import softmax
-from prepare import Split, prepare
+import prepare
+from nanosentiment import Classifier
+from nanosentiment.checkpoint import open_checkpoint
+from nanosentiment.fast import predict
+from nanosentiment.memmaps import Split
+from nanosentiment.metrics import softmax
 
 
-def rows_of(path):
+def read_csv(path):
     with open(path, newline='', encoding='utf-8') as f:
         return list(csv.DictReader(f))
 
 
+def read_jsonl(path):
+    with open(path, encoding='utf-8') as f:
+        return [json.loads(line) for line in f]
+
+
+def write_jsonl(path, rows):
+    with open(path, 'w', encoding='utf-8') as f:
+        for row in rows:
+            f.write(json.dumps(row) + '\n')
+
+
+def classify(run_folder, *flags, **options):
+    """sample_classify.py with the model of a folder."""
+    return run('sample_classify.py', f'--out_dir={run_folder}', *flags, **options)
+
+
+def json_lines(result):
+    """What --json=True has printed."""
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
 @pytest.fixture(scope='module')
 def moved(trained, tmp_path_factory):
-    """The checkpoint alone, in another folder: no prepared data, no vocabulary, no config beside it."""
+    """The checkpoint alone in another folder: no prepared data, vocabulary or config beside it."""
     folder = tmp_path_factory.mktemp('elsewhere')
     shutil.copy(f'{trained.out_dir}/best.pt', folder)
     return str(folder)
 
 
-def test_a_table_gets_the_labels_that_the_test_split_got(trained, moved, tmp_path):
-    """Another cleaning or vocabulary at use than at training was the cause of many bad figures; order must hold, too."""
+# -----------------------------------------------------------------------------
+# the same answers as in training and evaluation
+
+
+def test_a_table_gets_the_labels_of_the_prepared_test_split(trained, moved, tmp_path):
+    """
+    Another cleaning or vocabulary in use than in training is a common cause of bad figures.
+    The rows are classified sorted by length, so their order is checked, too.
+    """
     settings = dict(arg.removeprefix('--').split('=', 1) for arg in trained.args)
-    raw, out = settings['test_file'], tmp_path / 'out.csv'
-    result = run('sample_classify.py', f'--out_dir={moved}', f'--input={raw}', f'--output={out}', cwd=tmp_path)
-    model, _, checkpoint = open_run(moved)
-    folder = prepare(checkpoint['settings'])
-    probabilities = softmax(predict(model, Split(folder, 'test', 32, 'last')) / checkpoint['temperature'])
-    given, found = rows_of(raw), rows_of(out)
-    assert len(found) == 60 and '60 rows' in result.err
-    for row, original, p in zip(found, given, probabilities):
-        assert {key: row[key] for key in original} == original, 'all columns are kept'
-        assert row['label'] == checkpoint['labels'][p.argmax()] and float(row['probability']) == pytest.approx(
-            p.max(), abs=1e-4
-        )
-        assert row['runner_up'] == checkpoint['labels'][p.argsort()[-2]]
+    raw = settings['test_file']
+    out = tmp_path / 'out.csv'
+    result = classify(moved, f'--input={raw}', f'--output={out}', cwd=tmp_path)
+
+    model, _, checkpoint = open_checkpoint(moved)
+    folder = prepare.prepare(checkpoint['settings'])
+    logits = predict(model, Split(folder, 'test', 32, 'last'))
+    probabilities = softmax(logits / checkpoint['temperature'])
+
+    rows = read_csv(out)
+    assert len(rows) == 60
+    assert '60 rows' in result.err
+    for row, original, p in zip(rows, read_csv(raw), probabilities):
+        best, second = p.argsort()[::-1][:2]
+        assert {column: row[column] for column in original} == original, 'all columns are kept'
+        assert row['label'] == checkpoint['labels'][best]
+        assert row['runner_up'] == checkpoint['labels'][second]
+        assert float(row['probability']) == pytest.approx(p[best], abs=1e-4)
 
 
-def test_what_was_trained_in_float32_is_used_in_float32(moved, monkeypatch, capsys):
-    """A processor with bfloat16 instructions would else give other probabilities than evaluate.py judged."""
-    seen, args = [], ['sample_classify.py', f'--out_dir={moved}', '--text=late']
+def test_python_gives_the_same_answers_as_the_script(moved, tmp_path):
+    """`from nanosentiment import Classifier` is the way in from other programs."""
+    texts = ['late and awful', 'lovely, thanks', 'a purple moon', 'the parcel came ' * 30]
+    write_jsonl(tmp_path / 'rows.jsonl', [{'body': text} for text in texts])
+    piped = classify(moved, '--json=True', '--device=cpu', stdin=None, input='\n'.join(texts))
+    from_pipe = json_lines(piped)
+    table = classify(moved, '--json=True', '--device=cpu', f'--input={tmp_path}/rows.jsonl')
+    from_table = json_lines(table)
+
+    answers = Classifier(moved, device='cpu').classify(texts)
+    assert [answer['label'] for answer in answers[:3]] == ['bad', 'good', 'odd']
+    assert answers[3]['truncated']
+    for text, answer, pipe_row, table_row in zip(texts, answers, from_pipe, from_table):
+        assert pipe_row == {'text': text} | answer
+        assert table_row['label'] == answer['label']
+        assert table_row['probability'] == answer['probability']
+
+
+def test_below_the_threshold_the_answer_is_uncertain(moved, tmp_path):
+    checkpoint = torch.load(f'{moved}/best.pt', weights_only=True)
+    # the tiny model is so sure of its tiny corpus that probabilities are rounded to 1
+    checkpoint['temperature'] = 20.0
+    torch.save(checkpoint, tmp_path / 'best.pt')
+    flags = ['--text=late and awful', '--json=True']
+    sure = json.loads(classify(tmp_path, *flags, '--threshold=0').out)
+    unsure = json.loads(classify(tmp_path, *flags, '--threshold=1').out)
+    assert 1 / 3 < sure['probability'] < 1
+    assert sure['label'] == 'bad'
+    assert unsure == sure | {'label': 'uncertain'}
+
+
+def test_a_model_trained_in_float32_is_used_in_float32(moved, monkeypatch):
+    """
+    A processor with bfloat16 instructions would otherwise give other probabilities than those
+    that evaluate.py has judged.
+    """
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'avx512_bf16': True})
-    monkeypatch.setattr(batches, 'predict', lambda *given: seen.append(given[3]) or predict(*given))
-    monkeypatch.setattr(sys, 'argv', args)
-    runpy.run_path(os.path.join(ROOT, args[0]), run_name='__main__')
-    assert seen == [torch.float32] and 'bad' in capsys.readouterr().out
+    assert Classifier(moved, device='cpu').dtype == torch.float32
 
 
-def test_every_way_in_says_the_same(moved, tmp_path):
+def test_torch_is_imported_only_when_it_is_needed(tmp_path):
+    """It takes seconds, for which neither an import nor a mistyped flag should wait."""
+    code = 'import sys, nanosentiment; assert "torch" not in sys.modules'
+    run(['-c', code], cwd=ROOT)
+    # a torch that cannot be imported shows whether somebody tried
+    (tmp_path / 'torch.py').write_text('raise ImportError("torch was imported")')
+    without_torch = {'PYTHONPATH': str(tmp_path)}
+    result = run('sample_classify.py', '--thresold=0.5', env=without_torch, status=2)
+    assert 'threshold' in result.err
+    result = run('sample_classify.py', '--out_dir=nowhere', env=without_torch, status=2)
+    assert 'no trained model' in result.err
+
+
+# -----------------------------------------------------------------------------
+# texts, files and pipes
+
+
+def test_every_way_in_gives_the_same_answer(moved, tmp_path):
     text = 'the parcel was late and broken and awful'
+    second_text = 'the parcel came on a lovely day and thanks it was lovely'
     (tmp_path / 'letter.txt').write_text(text, encoding='utf-8')
-    flags = [f'--out_dir={moved}', '--json=True']
-    ways = [
-        run('sample_classify.py', *flags, f'--text={text}'),
-        run('sample_classify.py', *flags, f'--text=FILE:{tmp_path}/letter.txt'),
-        run(
-            'sample_classify.py',
-            *flags,
-            stdin=None,
-            input=f'{text}\n\nthe parcel came on a lovely day and thanks it was lovely\n',
-        ),
-    ]
-    answers = [[json.loads(line) for line in way.out.splitlines()] for way in ways]
-    assert answers[0] == answers[1] == answers[2][:1] and len(answers[2]) == 2
-    one = answers[0][0]
-    assert one['label'] == 'bad' and answers[2][1]['label'] == 'good' and not one['truncated']
-    assert sum(one['probabilities'].values()) == pytest.approx(1, abs=1e-3) and one['text'] == text
+    lines = f'{text}\n\n{second_text}\n'
+    from_flag = json_lines(classify(moved, '--json=True', f'--text={text}'))
+    from_file = json_lines(classify(moved, '--json=True', f'--text=FILE:{tmp_path}/letter.txt'))
+    from_pipe = json_lines(classify(moved, '--json=True', stdin=None, input=lines))
+    assert from_flag == from_file == from_pipe[:1]
+    assert len(from_pipe) == 2, 'a blank line is no text'
+
+    answer = from_flag[0]
+    assert answer['text'] == text
+    assert answer['label'] == 'bad'
+    assert from_pipe[1]['label'] == 'good'
+    assert not answer['truncated']
+    assert sum(answer['probabilities'].values()) == pytest.approx(1, abs=1e-3)
 
 
 def test_without_a_text_it_shows_examples_and_how_to_go_on(moved):
-    result = run('sample_classify.py', f'--out_dir={moved}')
-    assert len(result.out.splitlines()) == 5 and '--text=' in result.err and '--input=' in result.err
+    result = classify(moved)
+    assert len(result.out.splitlines()) == 5
+    assert '--text=' in result.err
+    assert '--input=' in result.err
     assert 'trained on rows' in result.err
 
 
-def test_a_pipe_with_nothing_in_it_gets_no_answer_and_one_of_odd_bytes_its_own(moved):
-    """A cron job whose input was empty got the labels of five texts that nobody had written."""
-    assert run('sample_classify.py', f'--out_dir={moved}', '--json=True', stdin=None, input='').out == ''
+def test_an_empty_pipe_gets_no_answer(moved):
+    """A scheduled job whose input was empty got the labels of the five examples."""
+    assert classify(moved, '--json=True', stdin=None, input='').out == ''
+
+
+def test_a_pipe_of_broken_utf8_is_read_with_replacements(moved):
     command = [sys.executable, f'{ROOT}/sample_classify.py', f'--out_dir={moved}', '--json=True']
-    odd = subprocess.run(command, input=b'\xef\xbb\xbflate \xe9t\xe9\n', capture_output=True, timeout=120 * SLOW)
-    assert json.loads(odd.stdout)['text'] == 'late \ufffdt\ufffd', odd.stderr
+    piped = b'\xef\xbb\xbflate \xe9t\xe9\n'
+    done = subprocess.run(command, input=piped, capture_output=True, timeout=120 * SLOW)
+    assert json.loads(done.stdout)['text'] == 'late \ufffdt\ufffd', done.stderr
+
+
+def test_a_socket_is_a_pipe(moved):
+    """Other programs connect stdin to one; they got the answers to the examples."""
+    ours, theirs = socket.socketpair()
+    ours.sendall(b'late and awful\n')
+    ours.shutdown(socket.SHUT_WR)
+    assert 'late and awful' in classify(moved, stdin=theirs).out
 
 
 def test_a_long_text_is_cut_and_said_so(moved, tmp_path):
-    out = run('sample_classify.py', f'--out_dir={moved}', '--text=' + 'late ' * 500).out
-    assert 'only a part was read' in out
-    (tmp_path / 'rows.csv').write_text('body\n' + 'late ' * 500 + '\nlate\n')
-    assert '1 cut as too long' in run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.csv').err
+    long_text = 'late ' * 500
+    assert 'only a part was read' in classify(moved, f'--text={long_text}').out
+    (tmp_path / 'rows.csv').write_text(f'body\n{long_text}\nlate\n')
+    assert '1 cut as too long' in classify(moved, f'--input={tmp_path}/rows.csv').err
+
+
+def test_head_may_stop_reading(moved, tmp_path):
+    """A pipe holds 64 KB, so more than that is written."""
+    write_rows(tmp_path / 'rows.csv', 3000)
+    flags = f'--out_dir={moved} --input={tmp_path}/rows.csv --json=True'
+    command = f'{sys.executable} {ROOT}/sample_classify.py {flags} | head -n 1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120 * SLOW)
+    assert json.loads(done.stdout)['label'] in ('good', 'bad', 'odd')
+    assert 'Traceback' not in done.stderr
+
+
+# -----------------------------------------------------------------------------
+# which run
 
 
 def test_before_any_training_one_line_says_what_to_run(tmp_path):
     result = run('sample_classify.py', cwd=tmp_path, status=2)
-    assert result.err.count('\n') == 1 and 'python train.py config/train_sentiment_scratch.py' in result.err
+    assert result.err.count('\n') == 1
+    assert 'python train.py config/train_sentiment_scratch.py' in result.err
+
+
+@pytest.mark.parametrize(
+    'flags, newest',
+    [
+        ([], 'several/seed-2'),
+        (['--out_dir=out/several'], 'several/seed-2'),  # as --seeds=5 leaves it
+        (['--out_dir=out/alone'], 'alone'),
+        (['--out_dir=out/several/seed-1/best.pt'], 'several/seed-1'),
+    ],
+)
+def test_the_newest_run_is_used(moved, tmp_path, flags, newest):
+    ages = {'alone': 200, 'several/seed-1': 100, 'several/seed-2': 0}  # in seconds
+    for name, age in ages.items():
+        folder = tmp_path / 'out' / name
+        folder.mkdir(parents=True)
+        shutil.copy(f'{moved}/best.pt', folder)
+        os.utime(folder / 'best.pt', (2e9 - age, 2e9 - age))
+    result = run('sample_classify.py', '--text=late', *flags, cwd=tmp_path)
+    assert os.path.join('out', *newest.split('/'), 'best.pt') in result.err
 
 
 @pytest.mark.parametrize(
     'flags, words',
     [
-        ('--text=late --output=out.csv', '--input='),  # was ignored
-        ('--text=late --input=rows.csv', 'either'),  # likewise, and the file classified
-        ('--input=rows.csv --output=rows.csv', 'another file'),  # would have lost what cannot be read
+        ('--text=late --output=out.csv', '--input='),
+        ('--text=late --input=rows.csv', 'either'),
+        ('--input=rows.csv --output=rows.csv', 'another file'),  # would lose broken rows
         ('--input=rows.csv --output=.', 'folder'),
-        ('--input=rows.csv --output=nowhere/out.csv', 'folder'),  # this and the next were tracebacks, after the model had come
+        ('--input=rows.csv --output=nowhere/out.csv', 'folder'),
+        ('--input=nowhere.csv', 'nowhere.csv'),
         ('--batch_size=0', 'batch_size=0'),
         ('--text=FILE:', 'text'),
-        ('--text=FILE:letter.txt', 'UTF-8'),  # a PowerShell's UTF-16, which got a label at .99
-        ('--threshold=80', 'threshold=80'),  # made every answer uncertain
+        ('--text=FILE:letter.txt', 'UTF-8'),  # UTF-16, as PowerShell writes it
+        ('--threshold=80', 'threshold=80'),  # would make every answer uncertain
     ],
 )
-def test_what_cannot_be_meant_is_one_line_at_once(moved, tmp_path, flags, words):
+def test_a_mistake_costs_one_line_and_no_file(moved, tmp_path, flags, words):
     write_rows(tmp_path / 'rows.csv', 5)
     (tmp_path / 'letter.txt').write_text('late and awful', encoding='utf-16')
     before = (tmp_path / 'rows.csv').read_bytes()
-    result = run('sample_classify.py', f'--out_dir={moved}', *flags.split(), cwd=tmp_path, status=2)
-    assert result.err.count('\n') == 1 and words in result.err
-    assert set(os.listdir(tmp_path)) == {'rows.csv', 'letter.txt'} and (tmp_path / 'rows.csv').read_bytes() == before
+    result = classify(moved, *flags.split(), cwd=tmp_path, status=2)
+    assert result.err.count('\n') == 1
+    assert words in result.err
+    assert set(os.listdir(tmp_path)) == {'rows.csv', 'letter.txt'}
+    assert (tmp_path / 'rows.csv').read_bytes() == before
 
 
-def test_head_may_stop_reading(moved, tmp_path):
-    """The first thing one does with many rows; the pipe holds 64 KB, so more than that is written."""
-    write_rows(tmp_path / 'rows.csv', 3000)
-    flags = f'--out_dir={moved} --input={tmp_path}/rows.csv --json=True'
-    command = f'{sys.executable} {ROOT}/sample_classify.py {flags} | head -n 1'
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120 * SLOW)
-    assert json.loads(done.stdout)['label'] in ('good', 'bad', 'odd') and 'Traceback' not in done.stderr, done.stderr
+# -----------------------------------------------------------------------------
+# tables
 
 
-def test_the_last_run_is_found(moved, tmp_path):
-    """The third command of the README has no arguments; and the folder that --seeds=5 names holds folders."""
-    for name, age in (('alone', 200), ('several/seed-1', 100), ('several/seed-2', 0)):
-        os.makedirs(tmp_path / 'out' / name)
-        shutil.copy(f'{moved}/best.pt', tmp_path / 'out' / name)
-        os.utime(tmp_path / 'out' / name / 'best.pt', (2e9 - age, 2e9 - age))
-    for flag, want in (('', 'several/seed-2'), ('--out_dir=out/several', 'several/seed-2'), ('--out_dir=out/alone', 'alone')):
-        err = run('sample_classify.py', *flag.split(), cwd=tmp_path).err
-        assert os.path.join('out', *want.split('/'), 'best.pt') in err
+def test_a_tsv_in_gives_a_tsv_out(moved, tmp_path):
+    rows = 'id\tbody\n1\tlate "and" awful\n2\tlovely thanks\n'
+    (tmp_path / 'rows.tsv').write_text(rows, encoding='utf-8')
+    out = tmp_path / 'out.tsv'
+    classify(moved, f'--input={tmp_path}/rows.tsv', f'--output={out}')
+    lines = [line.split('\t') for line in out.read_text(encoding='utf-8').splitlines()]
+    assert lines[0] == ['id', 'body', 'label', 'probability', 'runner_up']
+    assert lines[1][:2] == ['1', 'late "and" awful'], 'no quotes are added'
+    assert lines[2][:3] == ['2', 'lovely thanks', 'good']
 
 
-@pytest.mark.parametrize('ending', ['tsv', 'jsonl'])
-def test_other_tables_in_and_out(moved, tmp_path, ending):
-    write_rows(tmp_path / 'rows.csv', 5)
-    rows = rows_of(tmp_path / 'rows.csv')
-    with open(tmp_path / f'rows.{ending}', 'w', encoding='utf-8') as f:
-        for row in [dict(zip(rows[0], rows[0])), *rows] if ending == 'tsv' else rows:
-            f.write(('\t'.join(row.values()) if ending == 'tsv' else json.dumps(row)) + '\n')
-    out = tmp_path / f'out.{ending}'
-    run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.{ending}', f'--output={out}')
-    lines = out.read_text(encoding='utf-8').splitlines()
-    assert len(lines) == 5 + (ending == 'tsv') and all('label' in json.loads(x) for x in lines if ending == 'jsonl')
+def test_a_jsonl_in_gives_a_jsonl_out(moved, tmp_path):
+    write_jsonl(tmp_path / 'rows.jsonl', [{'id': '1', 'body': 'late and awful'}])
+    out = tmp_path / 'out.jsonl'
+    classify(moved, f'--input={tmp_path}/rows.jsonl', f'--output={out}')
+    (row,) = read_jsonl(out)
+    assert list(row) == ['id', 'body', 'label', 'probability', 'runner_up']
+    assert (row['id'], row['body'], row['label']) == ('1', 'late and awful', 'bad')
 
 
-def test_keys_that_a_first_row_lacks_are_kept(moved, tmp_path):
-    """A JSONL's rows may differ, and one may have a label of its own."""
-    rows = [{'body': 'late and awful'}, {'body': 'lovely thanks', 'label': 'mine', 'from': 'Ann'}]
-    (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
-    for ending in ('csv', 'jsonl'):
-        out = tmp_path / f'out.{ending}'
-        run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.jsonl', f'--output={out}')
-        found = rows_of(out) if ending == 'csv' else [json.loads(x) for x in out.read_text(encoding='utf-8').splitlines()]
-        assert [(row.get('label') or '', row.get('from') or '') for row in found] == [('', ''), ('mine', 'Ann')]
-        assert [row['predicted_label'] for row in found] == ['bad', 'good']
+def test_a_tsv_cell_holds_no_tab_and_no_line_end(moved, tmp_path):
+    """There are no quotes in a .tsv, so such a cell would end its column or its row."""
+    write_jsonl(tmp_path / 'rows.jsonl', [{'body': 'late\tand\nawful'}])
+    out = tmp_path / 'out.tsv'
+    classify(moved, f'--input={tmp_path}/rows.jsonl', f'--output={out}')
+    header, row = out.read_text(encoding='utf-8').splitlines()
+    assert row.split('\t')[:2] == ['late and awful', 'bad']
 
 
-def test_a_key_that_comes_late_is_kept(moved, tmp_path):
-    """Of a JSONL only the first 2,048 rows were asked for their columns; what came after them was dropped without a word."""
+@pytest.mark.parametrize('read, extension', [(read_csv, 'csv'), (read_jsonl, 'jsonl')])
+def test_keys_that_the_first_row_lacks_are_kept(moved, tmp_path, read, extension):
+    """The rows of a .jsonl may differ, and one may have a label of its own."""
+    rows = [{'body': 'late and awful'}, {'body': 'lovely', 'label': 'mine', 'from': 'Ann'}]
+    write_jsonl(tmp_path / 'rows.jsonl', rows)
+    out = tmp_path / f'out.{extension}'
+    classify(moved, f'--input={tmp_path}/rows.jsonl', f'--output={out}')
+    first, second = read(out)
+    assert first.get('label', '') == ''
+    assert first['predicted_label'] == 'bad'
+    assert (second['label'], second['from']) == ('mine', 'Ann')
+    assert second['predicted_label'] == 'good'
+
+
+def test_a_key_that_comes_after_the_first_chunk_is_kept(moved, tmp_path):
+    """Rows are written 2,048 at a time, but the header must know the columns of all of them."""
     rows = [{'body': 'late'}] * 2100 + [{'body': 'lovely', 'label': 'mine'}]
-    (tmp_path / 'rows.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
-    run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.jsonl', f'--output={tmp_path}/out.csv')
-    first, *_, last = rows_of(tmp_path / 'out.csv')
-    assert (first['label'], last['label'], last['predicted_label']) == ('', 'mine', 'good')
+    write_jsonl(tmp_path / 'rows.jsonl', rows)
+    classify(moved, f'--input={tmp_path}/rows.jsonl', f'--output={tmp_path}/out.csv')
+    first, *_, last = read_csv(tmp_path / 'out.csv')
+    assert first['label'] == ''
+    assert last['label'] == 'mine'
+    assert last['predicted_label'] == 'good'
 
 
-def test_a_table_is_not_written_over_by_its_own_beginning(moved, tmp_path):
-    """What is not yet whole lies in out.csv.part, which may be the very file to read."""
-    write_rows(tmp_path / 'out.csv.part', 5)
-    (tmp_path / 'rows.csv').write_bytes(before := (tmp_path / 'out.csv.part').read_bytes())
-    for name, goal, words in (('out.csv.part', 'out.csv', 'another file'), ('rows.csv', 'new.csv', 'text_column')):
-        args = f'--out_dir={moved} --input={tmp_path}/{name} --output={tmp_path}/{goal} --text_column=no'
-        assert words in run('sample_classify.py', *args.split(), status=2).err
-    assert (tmp_path / 'out.csv.part').read_bytes() == before
-    assert set(os.listdir(tmp_path)) == {'out.csv.part', 'rows.csv'}, 'a wrong column leaves nothing behind'
+def test_a_column_that_exists_is_not_overwritten(moved, tmp_path):
+    rows = 'label,body,predicted_label,body\nx,"late, ""so"" awful",mine,last\n'
+    (tmp_path / 'rows.csv').write_text(rows, encoding='utf-8')
+    flags = [f'--input={tmp_path}/rows.csv', '--text_column=body']
+    classify(moved, *flags, f'--output={tmp_path}/out.tsv')
+    header, row = (tmp_path / 'out.tsv').read_text(encoding='utf-8').splitlines()
+    columns = ['label', 'body', 'predicted_label', 'body.3', 'predicted_predicted_label']
+    assert header.split('\t')[:5] == columns
+    assert row.split('\t')[:5] == ['x', 'late, "so" awful', 'mine', 'last', 'bad']
 
 
-def test_programs_get_utf8_and_what_they_ask_for(moved, tmp_path):
-    """A terminal of few letters put \\u4f60 into a CSV, and --json=True wrote a CSV where --output was named otherwise."""
-    (tmp_path / 'rows.csv').write_text('body\nlate 你好\n', encoding='utf-8')
-    flags = [f'--out_dir={moved}', f'--input={tmp_path}/rows.csv']
-    poor = {'PYTHONIOENCODING': 'cp1252'}
-    assert 'late 你好' in run('sample_classify.py', *flags, env=poor, encoding='utf-8').out
-    for more in (['--json=True', f'--output={tmp_path}/out.txt'], [f'--output={tmp_path}/out.json']):
-        run('sample_classify.py', *flags, *more)
-        assert json.loads((tmp_path / more[-1].rpartition('/')[2]).read_text(encoding='utf-8'))['body'] == 'late 你好'
-    said = run('sample_classify.py', flags[0], '--text=late 你好', env=poor, encoding='utf-8').out
-    assert '\\u4f60' in said, 'people get what their terminal can show'
-
-
-@pytest.mark.parametrize('rows', ['body\n'.encode('utf-16'), b'body\n', b'body\rlate\rlovely\r'])
-def test_a_table_without_rows_overwrites_nothing(moved, tmp_path, rows):
-    """A header alone, or what no line can be read of, ended in an empty file and status 0."""
-    (tmp_path / 'rows.csv').write_bytes(rows)
-    (tmp_path / 'out.csv').write_text('precious')
-    args = f'--out_dir={moved} --input={tmp_path}/rows.csv --output={tmp_path}/out.csv'
-    assert 'in UTF-8' in run('sample_classify.py', *args.split(), status=2).err
-    assert (tmp_path / 'out.csv').read_text() == 'precious'
+def test_a_broken_row_is_left_out_with_its_line_number(moved, tmp_path):
+    rows = 'label,body\nx,late and awful\ny,too,many\nz,lovely thanks\n'
+    (tmp_path / 'rows.csv').write_text(rows, encoding='utf-8')
+    result = classify(moved, f'--input={tmp_path}/rows.csv')
+    assert 'line 3' in result.err
+    assert '1 left out' in result.err
+    written = list(csv.DictReader(result.out.splitlines()))
+    assert [row['label'] for row in written] == ['x', 'z']
+    assert [row['predicted_label'] for row in written] == ['bad', 'good']
 
 
 def test_a_row_without_a_text_gets_no_label(moved, tmp_path):
-    """It was called bad at .995; training rejects such a row."""
+    """It was called bad with a probability of 0.995; training rejects such a row."""
     (tmp_path / 'rows.csv').write_text('id,body\n1,\n2,late and awful\n3,  \n')
-    out = run('sample_classify.py', f'--out_dir={moved}', f'--input={tmp_path}/rows.csv').out
-    found = [(row['label'], row['probability'] > '') for row in csv.DictReader(out.splitlines())]
-    assert found == [('', False), ('bad', True), ('', False)]
+    result = classify(moved, f'--input={tmp_path}/rows.csv')
+    blank, labelled, spaces = csv.DictReader(result.out.splitlines())
+    for row in (blank, spaces):
+        assert (row['label'], row['probability'], row['runner_up']) == ('', '', '')
+    assert labelled['label'] == 'bad'
+    assert labelled['probability'] != ''
 
 
-def test_a_socket_is_a_pipe(moved):
-    """What other programs connect to stdin; it got the answers to the examples."""
-    ours, theirs = socket.socketpair()
-    ours.sendall(b'late and awful\n')
-    ours.shutdown(socket.SHUT_WR)
-    assert 'late and awful' in run('sample_classify.py', f'--out_dir={moved}', stdin=theirs).out
-
-
-def test_a_broken_row_costs_itself_and_a_wrong_column_one_line(moved, tmp_path):
-    """And a table that already has a column named label keeps it."""
-    (tmp_path / 'rows.csv').write_text('label,body\nx,late and awful\ny,too,many\nz,lovely thanks\n', encoding='utf-8')
-    flags = [f'--out_dir={moved}', f'--input={tmp_path}/rows.csv']
-    result = run('sample_classify.py', *flags)
-    assert 'line 3' in result.err and '1 left out' in result.err
-    found = list(csv.DictReader(result.out.splitlines()))
-    assert [row['label'] for row in found] == ['x', 'z'] and [row['predicted_label'] for row in found] == ['bad', 'good']
-    out = ['--text_column=body', f'--output={tmp_path}/out.tsv']
-    (tmp_path / 'rows.csv').write_text('label,body,predicted_label,body\nx,"late, ""so"" awful",mine,last\n', encoding='utf-8')
-    run('sample_classify.py', *flags, *out)
-    header, row = (tmp_path / 'out.tsv').read_text(encoding='utf-8').splitlines()
-    assert header.split('\t')[:5] == ['label', 'body', 'predicted_label', 'body.3', 'predicted_predicted_label']
-    assert row.split('\t')[:5] == ['x', 'late, "so" awful', 'mine', 'last', 'bad'], 'no column is lost, and no quote is added'
+def test_a_wrong_column_costs_one_line_and_no_file(moved, tmp_path):
     (tmp_path / 'rows.csv').write_text('label,body\nx,late\n', encoding='utf-8')
-    wrong = run('sample_classify.py', *flags, '--text_column=words', f'--output={tmp_path}/o.csv', status=2)
-    assert 'label, body' in wrong.err and 'Traceback' not in wrong.err and not os.path.exists(tmp_path / 'o.csv')
+    flags = [f'--input={tmp_path}/rows.csv', f'--output={tmp_path}/out.csv']
+    result = classify(moved, *flags, '--text_column=words', status=2)
+    assert 'label, body' in result.err
+    assert 'text_column' in result.err
+    assert 'Traceback' not in result.err
+    assert os.listdir(tmp_path) == ['rows.csv']
+
+
+def test_the_unfinished_output_may_not_be_the_input(moved, tmp_path):
+    """Until the output is whole it is named out.csv.part, which may be the very file to read."""
+    write_rows(tmp_path / 'out.csv.part', 5)
+    before = (tmp_path / 'out.csv.part').read_bytes()
+    flags = [f'--input={tmp_path}/out.csv.part', f'--output={tmp_path}/out.csv']
+    assert 'another file' in classify(moved, *flags, status=2).err
+    assert (tmp_path / 'out.csv.part').read_bytes() == before
+
+
+@pytest.mark.parametrize('rows', ['body\n'.encode('utf-16'), b'body\n', b'body\rlate\rlovely\r'])
+def test_a_table_without_usable_rows_overwrites_nothing(moved, tmp_path, rows):
+    """A header alone, or a file without lines, ended in an empty output and status 0."""
+    (tmp_path / 'rows.csv').write_bytes(rows)
+    (tmp_path / 'out.csv').write_text('precious')
+    flags = [f'--input={tmp_path}/rows.csv', f'--output={tmp_path}/out.csv']
+    assert 'in UTF-8' in classify(moved, *flags, status=2).err
+    assert (tmp_path / 'out.csv').read_text() == 'precious'
+
+
+# -----------------------------------------------------------------------------
+# what is written in which encoding
+
+
+def test_tables_are_utf8_whatever_the_terminal(moved, tmp_path):
+    (tmp_path / 'rows.csv').write_text('body\nlate 你好\n', encoding='utf-8')
+    western = {'PYTHONIOENCODING': 'cp1252'}
+    result = classify(moved, f'--input={tmp_path}/rows.csv', env=western, encoding='utf-8')
+    assert 'late 你好' in result.out
+
+
+def test_people_get_what_their_terminal_can_show(moved):
+    western = {'PYTHONIOENCODING': 'cp1252'}
+    result = classify(moved, '--text=late 你好', env=western, encoding='utf-8')
+    assert '\\u4f60' in result.out
+
+
+@pytest.mark.parametrize('flags, name', [(['--json=True'], 'out.txt'), ([], 'out.json')])
+def test_json_is_written_if_asked_for_by_flag_or_name(moved, tmp_path, flags, name):
+    (tmp_path / 'rows.csv').write_text('body\nlate 你好\n', encoding='utf-8')
+    classify(moved, *flags, f'--input={tmp_path}/rows.csv', f'--output={tmp_path}/{name}')
+    (row,) = read_jsonl(tmp_path / name)
+    assert row['body'] == 'late 你好'

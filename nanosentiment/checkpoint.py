@@ -1,0 +1,227 @@
+"""
+A training run as a file: saved, opened, resumed, and used through Classifier.
+
+best.pt and last.pt are dicts of tensors and plain values, which torch.load opens with
+weights_only=True. They hold all that is needed to classify a text in the way of the training:
+
+    model        the weights, by name
+    config       the fields of model.Config
+    settings     all settings of the run
+    labels       the names of the labels, in the order of the logits
+    dataset      the name of the data set
+    tokenizer    Tokenizer.state()
+    recipe       how the data was prepared: columns, cleaning, splits, checksums
+    command      what was typed
+    versions     of Python, torch and numpy
+    git          the commit of this project
+    best, metrics, temperature    only in best.pt: the validation scores; of the logits
+    run, optimizer, scaler        only in last.pt: the state of the loop
+"""
+
+import os
+import platform
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+from model import Config, Transformer
+from nanosentiment import fast, metrics
+from nanosentiment.cleaning import clean
+from nanosentiment.device import choose_device
+from nanosentiment.memmaps import truncate
+from nanosentiment.tokenizer import load_tokenizer
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+# -----------------------------------------------------------------------------
+# save and open
+
+
+def save_checkpoint(path, checkpoint):
+    """
+    Writes a checkpoint whole or not at all, with the versions and the git commit that made it.
+
+    ValueError if it cannot be written, for instance because the disk is full; an older file of
+    that name is then as it was.
+    """
+    versions = {
+        'python': platform.python_version(),
+        'torch': str(torch.__version__),  # a TorchVersion would not load with weights_only
+        'numpy': np.__version__,
+    }
+    checkpoint = checkpoint | {'versions': versions, 'git': git_commit()}
+    temporary = path + '.tmp'
+    try:
+        with open(temporary, 'wb') as f:
+            torch.save(checkpoint, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save raises either when a disk is full
+        what = f'{path} cannot be written ({error}) and is as it was'
+        remedy = 'make room or choose another --out_dir, then go on with --init_from=resume'
+        raise ValueError(f'{what}; {remedy}') from None
+
+
+def git_commit():
+    """The commit of this project, or '' where there is no git."""
+    try:
+        command = ['git', 'rev-parse', 'HEAD']
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return ''
+    return result.stdout.strip()
+
+
+def open_checkpoint(path):
+    """
+    A checkpoint, or a folder that holds a best.pt -> model in eval mode, tokenizer, the dict.
+
+    weights_only=True, so that a malicious file cannot run code. ValueError if the file is missing,
+    damaged or of another version.
+    """
+    if os.path.isdir(path):
+        path = os.path.join(path, 'best.pt')
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        model = Transformer(Config(**checkpoint['config']))
+        model.load_state_dict(checkpoint['model'])
+        tokenizer = load_tokenizer(checkpoint['tokenizer'])
+    except Exception as error:  # pickle, zip and torch raise whatever a damaged file leads to
+        first_line = str(error).splitlines()[0] if str(error) else ''
+        reason = f'{type(error).__name__}: {first_line}'
+        remedy = 'train again, or name another --out_dir'
+        raise ValueError(f'{path} cannot be opened ({reason}); {remedy}') from None
+    return model.eval(), tokenizer, checkpoint
+
+
+# -----------------------------------------------------------------------------
+# resume
+
+
+def resume_checkpoint(path, config, defaults, changeable):
+    """
+    Opens last.pt to train on -> the checkpoint, and the settings to go on with.
+
+    Those are the settings of the checkpoint. What the user has set anew counts for the names in
+    changeable; a value on the command line counts as set anew even if it is the default.
+    ValueError if there is no such file, if it is damaged or of another version, or if the user
+    wants another value for a setting that is not changeable.
+    """
+    if not os.path.exists(path):
+        remedy = 'leave out --init_from=resume to train from the start'
+        raise ValueError(f'there is no {path}; {remedy}')
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        reason = type(error).__name__
+        raise ValueError(f'{path} cannot be read ({reason}); remove it and train again') from None
+    if 'run' not in checkpoint or checkpoint['settings'].keys() != config.keys():
+        what = f'{path} is of another version of train.py, which has other settings'
+        raise ValueError(f'{what}; go on with that, or train again')
+
+    settings = dict(checkpoint['settings'])
+    on_command_line = {arg.partition('=')[0].removeprefix('--') for arg in sys.argv[1:]}
+    for name, value in config.items():
+        if name == 'init_from':  # 'resume' itself; the run keeps what it began with
+            continue
+        if name == 'out_dir':  # the folder may have been moved
+            settings[name] = value
+            continue
+        is_new = name in on_command_line or value != defaults[name]
+        if not is_new:
+            continue
+        if name in changeable:
+            settings[name] = value
+        elif not is_same_setting(name, value, settings):
+            what = f'{path} has {name}={settings[name]}, not {value}'
+            raise ValueError(f'{what}; leave {name} out or choose another out_dir')
+    return checkpoint, settings
+
+
+def is_same_setting(name, value, settings):
+    """Does a value that is asked for now mean what the settings of an earlier run hold?"""
+    if value in (settings[name], 'auto'):  # 'auto' leaves the choice to the earlier run
+        return True
+    # the earlier run may have been asked for this data set and have fallen back on another one
+    return name == 'dataset' and settings[name] == settings['fallback_dataset']
+
+
+# -----------------------------------------------------------------------------
+# use
+
+
+class Classifier:
+    """
+    A trained run that turns texts into labels and probabilities.
+
+    path is the run's folder or a .pt file. Tokenizer, cleaning, labels, block size and temperature
+    come from the checkpoint. device='auto' is the best there is; dtype='auto' is bfloat16 where the
+    hardware multiplies it, but float32 if the run was trained in float32.
+
+    >>> classifier = Classifier('out/sentiment_scratch')
+    >>> classifier.classify(['It never arrived.'])[0]['label']
+    'negative'
+    """
+
+    def __init__(self, path, device='auto', dtype='auto'):
+        self.path = path
+        self.model, self.tokenizer, self.checkpoint = open_checkpoint(path)
+        trained_dtype = self.checkpoint['settings']['dtype']
+        self.device, self.dtype = choose_device(device, dtype, trained_dtype)
+        self.model.to(self.device)
+        self.labels = self.checkpoint['labels']
+        self.temperature = self.checkpoint.get('temperature', 1.0)
+        self.block_size = self.model.config.block_size
+
+    def encode(self, texts):
+        """Raw texts -> a list of token id lists, cleaned as in training, not yet cut."""
+        cleaned = [clean(text, self.checkpoint['recipe']) for text in texts]
+        return self.tokenizer.encode_batch(cleaned)
+
+    def truncate(self, ids):
+        """The ids of one text -> at most block_size of them, cut as in training."""
+        keep = self.checkpoint['settings']['keep']
+        n_prefix, n_suffix = self.tokenizer.n_prefix, self.tokenizer.n_suffix
+        return truncate(ids, self.block_size, keep, n_prefix, n_suffix)
+
+    def logits(self, ids, batch_size=64):
+        """A sequence of n arrays of token ids, at most block_size each -> logits (n, n_class)."""
+        return fast.predict(self.model, ids, batch_size, self.dtype)
+
+    def probabilities(self, logits):
+        """Logits (n, n_class) -> calibrated probabilities (n, n_class), float64."""
+        return metrics.softmax(logits / self.temperature)
+
+    def classify(self, texts, threshold=0.0, batch_size=64):
+        """
+        A list of texts -> a dict for each, with
+
+        label          the most probable label, or 'uncertain' if its probability is below threshold
+        probability    of the most probable label, rounded to 4 digits
+        runner_up      the second label
+        probabilities  of all labels, rounded likewise
+        truncated      True if the text is longer than block_size, so that only a part was read
+        """
+        encoded = self.encode(texts)
+        truncated = [self.truncate(ids) for ids in encoded]
+        probabilities = self.probabilities(self.logits(truncated, batch_size))
+        answers = []
+        for ids, probabilities_of_text in zip(encoded, probabilities.tolist()):
+            exact = dict(zip(self.labels, probabilities_of_text))
+            best, second = sorted(exact, key=exact.get, reverse=True)[:2]
+            rounded = {label: round(probability, 4) for label, probability in exact.items()}
+            answers.append(
+                {
+                    # the rounded value decides, so that the answer agrees with what is shown
+                    'label': best if rounded[best] >= threshold else 'uncertain',
+                    'probability': rounded[best],
+                    'runner_up': second,
+                    'probabilities': rounded,
+                    'truncated': len(ids) > self.block_size,
+                }
+            )
+        return answers

@@ -1,0 +1,442 @@
+"""
+Evaluates a run: predictions on a split or a labelled file, scores, and tables for people.
+
+`split_examples` or `file_examples` collects the texts and their labels. `evaluate` lets the run
+classify them, computes the scores and writes three files into the run's folder:
+
+    predictions.csv    one row per text, with the columns that predictions.py lists
+    errors.csv         the wrong ones among them, most confident first
+    evaluation.json    the scores, the baselines, and how the run was made
+
+The rest compares two runs on the same texts, and shows the scores.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nanosentiment.baseline import fit_baselines
+from nanosentiment.cleaning import clean
+from nanosentiment.datasets import find_raw
+from nanosentiment.error_tags import TAGS, tag_text
+from nanosentiment.files import write_whole
+from nanosentiment.memmaps import Split, read_meta
+from nanosentiment.metrics import (
+    METRICS,
+    compare,
+    ece,
+    format_metric,
+    printed_name,
+    score,
+    share_ci,
+    softmax,
+)
+from nanosentiment.predictions import (
+    evaluate_command,
+    output_paths,
+    prediction_columns,
+    read_table,
+    write_table,
+)
+from nanosentiment.repeats import are_folds, find_runs
+from nanosentiment.tables import read_rows
+
+# confidences below which an application might pass a text on to a person
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+# -----------------------------------------------------------------------------
+# the texts to evaluate on
+
+
+@dataclass
+class Examples:
+    """n labelled texts, ready for a classifier."""
+
+    record_numbers: np.ndarray  # (n,) in the raw file, from 0
+    texts: list  # n raw texts
+    targets: np.ndarray  # (n,) int64 numbers of the true labels
+    ids: object  # a sequence of n arrays of token ids, cut to block_size
+    lengths: np.ndarray  # (n,) number of tokens before the cut
+    baseline: dict = field(default_factory=dict)  # of baseline.py; a file has none
+    split_sizes: dict = field(default_factory=dict)  # split -> number of texts; a file has none
+
+
+def split_examples(classifier, folder, split):
+    """
+    The examples of one split ('train', 'val' or 'test') of a prepared folder.
+
+    Raises ValueError if the folder holds other data than the run was trained on, or no such split.
+    """
+    settings = classifier.checkpoint['settings']
+    recipe = classifier.checkpoint['recipe']
+    meta = read_meta(folder)
+    if meta['recipe'] != recipe:
+        what = f'{folder} holds other data than {classifier.path} was trained on'
+        raise ValueError(f'{what}; restore that data, or name a labelled file: --input=')
+    if split not in meta['rows']:
+        what = f'{folder} has no {split} split, but {", ".join(meta["rows"])}'
+        raise ValueError(f'{what}; choose one of these, or name a labelled file: --input=')
+
+    # the memmaps hold only tokens, so the texts are read from the raw file again;
+    # a fold is tested on a part of the training file, even where there is a test file
+    ids = Split(folder, split, classifier.block_size, settings['keep'])
+    paths = find_raw(settings['dataset'], settings['data_dir'], settings['test_file'])
+    path = paths['train']
+    if split in paths and not settings.get('fold'):
+        path = paths[split]
+    texts = read_texts(path, recipe['columns'][0], ids.rows)
+    assert len(texts) == len(ids), (path, len(texts), len(ids))
+
+    all_splits = {name: Split(folder, name) for name in meta['rows']}
+    baseline = fit_baselines(folder, all_splits, classifier.tokenizer)
+    targets = ids.labels.astype(np.int64)
+    lengths = np.diff(ids.offsets)
+    return Examples(ids.rows, texts, targets, ids, lengths, baseline, meta['rows'])
+
+
+def read_texts(path, column, record_numbers):
+    """The raw texts of some records of a file; record_numbers (n,) are in ascending order."""
+    wanted = set(record_numbers.tolist())
+    texts = []
+    for number, (_, row, _) in enumerate(read_rows(path)):
+        if number in wanted:
+            texts.append(row[column].strip())
+    return texts
+
+
+def file_examples(classifier, path, text_column='', label_column=''):
+    """
+    The examples of a labelled file: .csv, .tsv or .jsonl.
+
+    Columns that are not given have the names of the training data. Records that cannot be used, or
+    lack a text or a label, are left out, and stderr says how many. Raises ValueError if a column is
+    missing, if no record is left, or if the run does not know a label.
+    """
+    recipe = classifier.checkpoint['recipe']
+    text_column = text_column or recipe['columns'][0]
+    label_column = label_column or recipe['columns'][1]
+
+    record_numbers = []
+    texts = []
+    names = []
+    n_records = 0
+    for number, (_, row, reason) in enumerate(read_rows(path)):
+        n_records += 1
+        if not reason:
+            check_columns(path, row, text_column, label_column)
+        text = row.get(text_column, '').strip()
+        label = row.get(label_column, '').strip()
+        if reason or not text or not label:
+            continue
+        record_numbers.append(number)
+        texts.append(text)
+        names.append(recipe['names'].get(label, label))
+
+    if not record_numbers:
+        what = f'{path} has no row with a text and a label'
+        columns = f'--text_column={text_column} and --label_column={label_column}'
+        raise ValueError(f'{what}; are {columns} right?')
+    if len(record_numbers) < n_records:
+        n_unusable = n_records - len(record_numbers)
+        what = f'{path}: {n_unusable} of {n_records} rows cannot be used, and are left out'
+        print(what, file=sys.stderr)
+    unknown = sorted(set(names) - set(classifier.labels))
+    if unknown:
+        what = f'{path}: label {", ".join(unknown[:5])} is unknown'
+        known = f'the labels of this run are {", ".join(classifier.labels)}'
+        raise ValueError(f'{what}; {known}; is --label_column={label_column} right?')
+
+    encoded = classifier.encode(texts)
+    ids = [classifier.truncate(np.array(text_ids)) for text_ids in encoded]
+    lengths = np.array([len(text_ids) for text_ids in encoded])
+    targets = np.array([classifier.labels.index(name) for name in names])
+    return Examples(np.array(record_numbers), texts, targets, ids, lengths)
+
+
+def check_columns(path, row, text_column, label_column):
+    """Raises ValueError if a row lacks a column. A row of a .jsonl file may: it is left out."""
+    if path.lower().endswith('.jsonl'):
+        return
+    for column, setting in ((text_column, 'text_column'), (label_column, 'label_column')):
+        if column not in row:
+            what = f'{path} has no column {column!r}'
+            raise ValueError(f'{what}; set --{setting} to one of {", ".join(row)}')
+
+
+# -----------------------------------------------------------------------------
+# evaluation
+
+
+def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=64):
+    """
+    Classifies the examples, writes the three files and returns what evaluation.json holds.
+
+    out_dir is the run's folder, or the .pt file that is evaluated; split and input say where the
+    examples are from, and are part of the files' names. See `predictions.output_paths`.
+    """
+    logits = classifier.logits(examples.ids, batch_size)
+    predictions = logits.argmax(axis=1)
+    probabilities = classifier.probabilities(logits)
+    confidence = probabilities.max(axis=1)
+    is_wrong = predictions != examples.targets
+    tags = tags_per_text(classifier, examples)
+
+    evaluation = {
+        'run': out_dir,
+        'split': '' if input else split,
+        'input': input,
+        'device': classifier.device,
+        'dtype': str(classifier.dtype),
+    }
+    evaluation |= score(logits, examples.targets, classifier.labels)
+    evaluation['ece'] = ece(softmax(logits), examples.targets)
+    evaluation['ece_calibrated'] = ece(probabilities, examples.targets)
+    evaluation['temperature'] = classifier.temperature
+    evaluation['coverage'] = coverage(confidence, is_wrong)
+    evaluation['tags'] = errors_by_tag(tags, is_wrong)
+    evaluation['baseline'] = baseline_scores(examples.baseline, split)
+    evaluation |= describe_run(classifier, examples)
+
+    paths = output_paths(out_dir, split, input)
+    evaluation['files'] = paths
+    columns = prediction_columns(
+        classifier, examples, logits, probabilities, predictions, confidence, tags
+    )
+    errors = np.flatnonzero(is_wrong)
+    most_confident_first = np.argsort(-confidence[errors], kind='stable')
+    write_table(paths['predictions'], columns, range(len(logits)))
+    write_table(paths['errors'], columns, errors[most_confident_first])
+    write_whole(paths['evaluation'], json.dumps(evaluation, indent=1) + '\n')
+    return evaluation
+
+
+def tags_per_text(classifier, examples):
+    """A list of tags for each text. They are those of the clean text, which the model reads."""
+    # a labelled file has no baseline, so the words of the training texts are not known
+    known_words = set(examples.baseline.get('words', ())) or None
+    tags = []
+    for text, length in zip(examples.texts, examples.lengths):
+        cleaned = clean(text, classifier.checkpoint['recipe'])
+        is_truncated = length > classifier.block_size
+        tags.append(tag_text(cleaned, is_truncated, known_words))
+    return tags
+
+
+def coverage(confidence, is_wrong):
+    """
+    confidence, is_wrong (n,) -> a list of [threshold, share of texts at least so confident,
+    accuracy on these]. The accuracy is None where there are none.
+    """
+    rows = []
+    for threshold in THRESHOLDS:
+        is_confident = confidence >= threshold
+        share = float(is_confident.mean())
+        accuracy = None
+        if is_confident.any():
+            accuracy = float((~is_wrong)[is_confident].mean())
+        rows.append([threshold, share, accuracy])
+    return rows
+
+
+def errors_by_tag(tags, is_wrong):
+    """Lists of tags, is_wrong (n,) -> {tag: number of texts and errors, rate, 95 % interval}."""
+    by_tag = {}
+    for tag in TAGS:
+        has_tag = [tag in tags_of_text for tags_of_text in tags]
+        n = sum(has_tag)
+        n_errors = int(is_wrong[has_tag].sum())
+        rate = n_errors / n if n > 0 else None
+        by_tag[tag] = {'n': n, 'errors': n_errors, 'rate': rate, 'ci': share_ci(n_errors, n)}
+    return by_tag
+
+
+def baseline_scores(baseline, split):
+    """The two baselines' scores on a split; {} for a file. The training split has None for both."""
+    if not baseline:
+        return {}
+    return {name: baseline[name].get(split) for name in ('majority', 'bag_of_words')}
+
+
+def describe_run(classifier, examples):
+    """How the run was made, for the model card."""
+    about = {}
+    for key in ('dataset', 'best', 'command', 'settings', 'versions', 'git'):
+        about[key] = classifier.checkpoint.get(key)
+    about['labels'] = classifier.labels
+    about['tokenizer'] = classifier.tokenizer.name
+    about['n_params'] = classifier.model.num_params()
+    for name, n in examples.split_sizes.items():
+        about[f'n_{name}'] = n
+    return about
+
+
+# -----------------------------------------------------------------------------
+# comparison of two runs
+
+
+def predictions_by_text(runs, split='test', input=''):
+    """
+    The predictions of several evaluated runs -> two dicts with the same keys, {(row, text): label}
+    and {(row, text): list of what each run predicted}.
+
+    Folds are tested on different texts, so that each text has one prediction. Their validation
+    splits overlap, so that they cannot be compared there. Raises ValueError for these, or if a run
+    has no evaluation.
+    """
+    if are_folds(runs) and split != 'test' and not input:
+        what = f'folds can be compared only on the test split, not on {split}'
+        raise ValueError(f'{what}; leave out --split or --against')
+    labels = {}
+    predictions = {}
+    for run in runs:
+        path = output_paths(run, split, input)['predictions']
+        _, rows = read_table(path, evaluate_command(run, split, input))
+        for row in rows:
+            key = (row['row'], row['text'])
+            labels.setdefault(key, row['label'])
+            predictions.setdefault(key, []).append(row['prediction'])
+    return labels, predictions
+
+
+def compare_runs(run_a, run_b, split='test', input=''):
+    """
+    Is run a better than run b, or was it luck? Both must have been evaluated.
+
+    Each may be a folder of seeds or, on the test split only, of folds. Returns what
+    `metrics.compare` does, with run b's name. Raises ValueError unless both were evaluated on the
+    same texts with the same labels.
+    """
+    labels_a, predictions_a = predictions_by_text(find_runs(run_a), split, input)
+    labels_b, predictions_b = predictions_by_text(find_runs(run_b), split, input)
+
+    # the texts and true labels must be the same, and each text must have been read by as many runs
+    n_runs_a = {len(names) for names in predictions_a.values()}
+    n_runs_b = {len(names) for names in predictions_b.values()}
+    if labels_a != labels_b or len(n_runs_a) != 1 or len(n_runs_b) != 1:
+        what = f'{run_a} and {run_b} were evaluated on other rows'
+        raise ValueError(f'{what}; evaluate {run_b} in the same way first')
+
+    # one of the two may know a label that the other does not
+    names = set(labels_a.values())
+    for predicted_names in [*predictions_a.values(), *predictions_b.values()]:
+        names.update(predicted_names)
+    number_of = {name: i for i, name in enumerate(sorted(names))}
+
+    targets = []
+    numbers_a = []
+    numbers_b = []
+    for key, label in labels_a.items():
+        targets.append(number_of[label])
+        numbers_a.append([number_of[name] for name in predictions_a[key]])
+        numbers_b.append([number_of[name] for name in predictions_b[key]])
+    targets = np.array(targets)  # (n,)
+    numbers_a = np.array(numbers_a)  # (n, number of runs)
+    numbers_b = np.array(numbers_b)
+    return {'run': run_b} | compare(targets, numbers_a, numbers_b, len(names))
+
+
+# -----------------------------------------------------------------------------
+# for people
+
+
+def format_scores(scores, labels):
+    """The dict of `metrics.score` -> a text: scores of each label beside the confusion table."""
+    parts = []
+    for name in METRICS:
+        part = format_metric(name, scores[name])
+        if name == 'accuracy':
+            low, high = scores['accuracy_ci']
+            part += f' [{low:.3f}, {high:.3f}]'
+        parts.append(part)
+    parts += [f'NLL {scores["nll"]:.3f}', f'n {scores["n"]}']
+    lines = ['   '.join(parts)]
+
+    # each confusion column is as wide as the longest label, within limits
+    label_width = max(9, max(len(label) for label in labels))
+    cell_width = 2 + min(12, label_width)
+    predicted = ''
+    for label in labels:
+        predicted += f'{label[: cell_width - 2]:>{cell_width}}'
+    lines.append(f'{"":{label_width}}  precision  recall     F1  support   predicted:{predicted}')
+    for label, counts in zip(labels, scores['confusion'], strict=True):
+        label_scores = scores['per_class'][label]
+        precision = label_scores['precision']
+        line = f'{label:{label_width}}  {precision:9.3f}  {label_scores["recall"]:6.3f}'
+        line += f'  {label_scores["f1"]:5.3f}  {label_scores["support"]:7,}   {"":10}'
+        for count in counts:
+            line += f'{count:{cell_width},}'
+        lines.append(line)
+    return '\n'.join(lines)
+
+
+def print_evaluation(evaluation):
+    """Shows what `evaluate` returns."""
+    where = f'{evaluation["device"]}, {evaluation["dtype"]}'
+    texts = evaluation['input'] or evaluation['split']
+    print(f'\n{where}; {evaluation["dataset"]}, {texts}:')
+    print(format_scores(evaluation, evaluation['labels']))
+
+    for baseline, scores in evaluation['baseline'].items():
+        if scores is None:
+            continue
+        # from the counts, because baseline.json may be older than a metric
+        table = np.array(scores['confusion'])
+        parts = []
+        for name, metric in METRICS.items():
+            parts.append(format_metric(name, metric(table)))
+        print(f'{baseline.replace("_", " "):14} {"   ".join(parts)}')
+
+    temperature = evaluation['temperature']
+    calibrated = f'at temperature {temperature:.2f} {evaluation["ece_calibrated"]:.3f}'
+    print(f'calibration    ECE {evaluation["ece"]:.3f}, {calibrated}')
+
+    parts = []
+    for threshold, share, accuracy in evaluation['coverage']:
+        if accuracy is not None:
+            parts.append(f'{threshold:.2f}: {share:.0%} {accuracy:.3f}')
+    print(f'coverage       confidence at least: share of texts, accuracy   {"   ".join(parts)}')
+
+    parts = []
+    for tag, errors in evaluation['tags'].items():
+        if errors['n'] > 0:
+            low, high = errors['ci']
+            parts.append(f'{tag} {errors["errors"]}/{errors["n"]} [{low:.2f}, {high:.2f}]')
+    print(f'errors         {1 - evaluation["accuracy"]:.1%} of all; by tag: {"   ".join(parts)}')
+
+
+def print_comparison(comparison):
+    """Shows what `compare_runs` returns."""
+    against = comparison['run']
+    for name in METRICS:
+        difference = comparison[name]['difference']
+        low, high = comparison[name]['ci']
+        by = f'{difference:+.3f} [{low:+.3f}, {high:+.3f}]'
+        print(f'{printed_name(name)} better than {against} by {by}')
+    if 'mcnemar_p' in comparison:
+        n_only_a = comparison['only_a_right']
+        n_only_b = comparison['only_b_right']
+        p = comparison['mcnemar_p']
+        print(f'texts that only one of them has right: {n_only_a} and {n_only_b}')
+        print(f'McNemar p = {p:.3f}')
+
+
+def wandb_plots(wandb, evaluation):
+    """The confusion table and the errors of an evaluation, as plots of the wandb package."""
+    # wandb counts pairs of label and prediction itself
+    targets, predictions = [], []
+    for target, counts in enumerate(evaluation['confusion']):
+        for prediction, count in enumerate(counts):
+            targets += [target] * count
+            predictions += [prediction] * count
+    confusion = wandb.plot.confusion_matrix(
+        y_true=targets, preds=predictions, class_names=evaluation['labels']
+    )
+
+    run, split, input = evaluation['run'], evaluation['split'], evaluation['input']
+    command = evaluate_command(run, split, input)
+    columns, rows = read_table(evaluation['files']['errors'], command)
+    # wandb refuses very large tables
+    cells = [list(row.values()) for row in rows[:1000]]
+    return {'confusion': confusion, 'errors': wandb.Table(columns=columns, data=cells)}

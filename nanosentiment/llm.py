@@ -1,0 +1,195 @@
+"""
+Asks a language model about the texts that a run got wrong, and compares its answers with ours.
+
+Any server with an OpenAI-compatible chat endpoint will do. Its key, if it needs one, comes from the
+environment variable LLM_API_KEY. It must not appear in any file, message or other host's log.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+
+from nanosentiment.files import read_json_lines, write_whole
+from nanosentiment.predictions import read_predictions, write_table
+
+COLUMNS = ('row', 'text', 'label', 'prediction', 'confidence', 'llm', 'answer')
+
+# a shorter key is no secret, and could be part of a label
+MIN_SECRET_LENGTH = 8
+
+# -----------------------------------------------------------------------------
+# one question
+
+
+def find_label(answer, labels):
+    """
+    The one label that an answer names, as a whole word in any case; '' if it is none or several.
+
+    Of labels that contain each other, such as 'good' and 'very good', the longest counts.
+    """
+    # a reasoning model may name every label before it decides
+    answer = re.sub(r'.*</think>', '', answer, flags=re.DOTALL)
+    longest_first = sorted(labels, key=len, reverse=True)
+    pattern = '|'.join(re.escape(label) for label in longest_first)
+    words = re.findall(rf'(?<!\w)(?:{pattern})(?!\w)', answer, flags=re.IGNORECASE)
+    words = {word.casefold() for word in words}
+    named_labels = [label for label in labels if label.casefold() in words]
+    if len(named_labels) == 1:
+        return named_labels[0]
+    return ''
+
+
+def read_answer(response, url):
+    """The text in a response of the chat endpoint. ValueError if it is something else."""
+    try:
+        completion = json.loads(response)
+        return str(completion['choices'][0]['message']['content'] or '')
+    except (ValueError, LookupError, TypeError):
+        what = f'{url} does not answer with the JSON of a chat completion'
+        raise ValueError(f'{what}; check --llm') from None
+
+
+def ask(url, key, prompt, config):
+    """
+    The language model's answer to a prompt.
+
+    Asks again where that may help: after a time-out, a broken connection, HTTP 408, 429 or 5xx.
+    Otherwise, or after --llm_retries more requests, ValueError.
+    """
+    messages = [{'role': 'user', 'content': prompt}]
+    body = {'model': config['llm_model'], 'messages': messages, 'temperature': 0}
+    headers = {'Content-Type': 'application/json'}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    if key:
+        # urllib would send an ordinary header to the target of a redirect as well
+        request.add_unredirected_header('Authorization', f'Bearer {key}')
+
+    n_failures = 0
+    while True:
+        retry_after = ''
+        try:
+            with urllib.request.urlopen(request, timeout=config['llm_timeout']) as response:
+                answer = read_answer(response.read(), url)
+            # a server may send the key back
+            if len(key) >= MIN_SECRET_LENGTH:
+                answer = answer.replace(key, '***')
+            return answer
+        except urllib.error.HTTPError as error:
+            trouble = f'HTTP {error.code}'
+            may_pass = error.code in (408, 429) or error.code >= 500
+            retry_after = error.headers.get('Retry-After', '')
+        except (OSError, HTTPException) as error:
+            trouble = f'no answer ({type(error).__name__})'
+            may_pass = True
+
+        n_failures += 1
+        if not may_pass or n_failures > config['llm_retries']:
+            remedy = 'check --llm, --llm_model and LLM_API_KEY, then run this again'
+            raise ValueError(f'{url}: {trouble}; {remedy}: the answers so far are kept')
+        # twice as long each time, and at least as long as the server wishes
+        wait = config['llm_backoff'] * 2 ** (n_failures - 1)
+        if re.fullmatch('[0-9]{1,4}', retry_after):
+            wait = max(wait, int(retry_after))
+        print(f'{url}: {trouble}, again in {wait:g} s', file=sys.stderr)
+        time.sleep(wait)
+
+
+# -----------------------------------------------------------------------------
+# answers are kept, because each may cost time and money
+
+
+def read_cache(path):
+    """llm_cache.jsonl -> {digest of the question: answer}, {} if there is no such file."""
+    return dict(read_json_lines(path))
+
+
+def write_cache(path, answers):
+    """Writes llm_cache.jsonl: the old file stays until the new one is complete."""
+    lines = [json.dumps(item) + '\n' for item in answers.items()]
+    write_whole(path, ''.join(lines))
+
+
+# -----------------------------------------------------------------------------
+# all texts
+
+
+def check_llm_settings(url, key, config):
+    """ValueError if the settings or the key cannot work; the message must not show the key."""
+    if not re.fullmatch('https?://[!-~]+', url):
+        raise ValueError('--llm is not an address; give it as --llm=http://...')
+    if not config['llm_model']:
+        raise ValueError('no model is named; give --llm_model=...')
+    if config['llm_rows'] not in ('errors', 'all'):
+        raise ValueError(f'--llm_rows={config["llm_rows"]} is unknown; choose errors or all')
+    if config['llm_n'] < 0:
+        raise ValueError(f'--llm_n={config["llm_n"]} is negative; give a number of texts')
+    if re.search('[^!-~]', key):
+        what = 'LLM_API_KEY holds a space or another character that no HTTP header may hold'
+        raise ValueError(f'{what}; set it again, for --llm')
+
+
+def ask_about_errors(folder, config):
+    """
+    Asks about texts of the run in `folder`, a Path: which label would the language model give?
+
+    config holds the settings of report.py whose names begin with llm. Writes errors_llm.csv,
+    and llm_cache.jsonl with the answers that name a label, so that a second call asks only for the
+    others. Returns the path of errors_llm.csv and the counts of who was right.
+    """
+    key = os.getenv('LLM_API_KEY', '').strip()
+    url = config['llm'].rstrip('/') + '/chat/completions'
+    check_llm_settings(url, key, config)
+    table = 'errors' if config['llm_rows'] == 'errors' else 'predictions'
+    rows, labels, _ = read_predictions(folder, table)
+    rows = rows[: config['llm_n']]
+
+    cache_path = folder / 'llm_cache.jsonl'
+    answers = read_cache(cache_path)
+    names = ('both_wrong', 'only_ours_right', 'only_llm_right', 'both_right', 'unparsed')
+    counts = dict.fromkeys(names, 0)
+    for i, row in enumerate(rows):
+        prompt = f'Answer with one of these labels and nothing else: {", ".join(labels)}.'
+        prompt += f'\n\nText to classify:\n{row["text"]}'
+        # another server, model or question has another digest
+        question = f'{url}\n{config["llm_model"]}\n{prompt}'
+        digest = hashlib.sha256(question.encode()).hexdigest()
+        if digest in answers:
+            row['answer'] = answers[digest]
+            row['llm'] = find_label(row['answer'], labels)
+        else:
+            row['answer'] = ask(url, key, prompt, config)
+            row['llm'] = find_label(row['answer'], labels)
+            # an answer without a label is not worth keeping: another try may give one
+            if row['llm']:
+                answers[digest] = row['answer']
+                write_cache(cache_path, answers)
+            print(f'{i + 1} of {len(rows)} texts', file=sys.stderr)
+        counts[who_is_right(row)] += 1
+
+    path = folder / 'errors_llm.csv'
+    columns = {}
+    for name in COLUMNS:
+        columns[name] = [row[name] for row in rows]
+    write_table(path, columns, range(len(rows)))
+    return path, counts
+
+
+def who_is_right(row):
+    """The count to which a row of errors_llm.csv belongs."""
+    if not row['llm']:
+        return 'unparsed'
+    our_model_is_right = row['prediction'] == row['label']
+    llm_is_right = row['llm'] == row['label']
+    if our_model_is_right and llm_is_right:
+        return 'both_right'
+    if our_model_is_right:
+        return 'only_ours_right'
+    if llm_is_right:
+        return 'only_llm_right'
+    return 'both_wrong'

@@ -1,0 +1,200 @@
+"""
+The prepared files: four of each split, as they are written, read, and drawn from in batches.
+
+    <split>.tok   uint16          the token ids of all texts, end to end and uncut
+    <split>.off   int64 (n + 1,)  where each text begins in .tok, and where the last one ends
+    <split>.lab   uint16 (n,)     the label, an index of the list in meta.json
+    <split>.row   int64 (n,)      the row of the raw file, from 0
+
+meta.json holds the sizes, the labels, the tokenizer and the recipe. Nothing is pickled.
+"""
+
+import os
+
+import numpy as np
+
+from nanosentiment.files import read_json
+
+DTYPES = {'tok': np.uint16, 'off': np.int64, 'lab': np.uint16, 'row': np.int64}
+MAX_VOCAB_SIZE = np.iinfo(DTYPES['tok']).max + 1
+MAX_LABELS = np.iinfo(DTYPES['lab']).max + 1
+# when texts are encoded and written, because the ids of all of them may not fit into memory
+TEXTS_AT_A_TIME = 2048
+
+# -----------------------------------------------------------------------------
+# writing
+
+
+def write_split(folder, name, is_in_split, ids, lengths, labels, rows):
+    """
+    Writes the four files of a split, with the texts that is_in_split (n,) bool marks.
+
+    ids holds the token ids of all n texts end to end; lengths, labels and rows are (n,).
+    """
+    arrays = {
+        'off': np.append(0, lengths[is_in_split].cumsum()),
+        'lab': labels[is_in_split],
+        'row': rows[is_in_split],
+    }
+    for kind, array in arrays.items():
+        array.astype(DTYPES[kind]).tofile(f'{folder}/{name}.{kind}')
+
+    ends = lengths.cumsum()
+    with open(f'{folder}/{name}.tok', 'wb') as f:
+        for start in range(0, len(lengths), TEXTS_AT_A_TIME):
+            batch = slice(start, start + TEXTS_AT_A_TIME)
+            first_id = ends[start] - lengths[start]
+            batch_ids = ids[first_id : ends[batch][-1]]
+            is_id_in_split = np.repeat(is_in_split[batch], lengths[batch])
+            batch_ids[is_id_in_split].tofile(f)
+
+
+# -----------------------------------------------------------------------------
+# reading
+
+
+def read_meta(folder, name='meta.json'):
+    """A JSON file of a prepared folder -> dict. ValueError if it is missing or broken."""
+    return read_json(f'{folder}/{name}', f'delete {folder} and prepare again')
+
+
+def read_array(folder, name, kind, size):
+    """One file of a split -> array on the disk, which is read where it is looked at."""
+    path = f'{folder}/{name}.{kind}'
+    dtype = np.dtype(DTYPES[kind])
+    expected = size * dtype.itemsize
+    n_bytes = 0
+    if os.path.exists(path):
+        n_bytes = os.path.getsize(path)
+    if n_bytes != expected or n_bytes == 0:
+        raise ValueError(
+            f'{path} has {n_bytes} bytes, meta.json says {expected}; '
+            f'delete {folder} and prepare again'
+        )
+    # as a plain ndarray, because slicing the memmap class is slow
+    return np.asarray(np.memmap(path, dtype=dtype, mode='r'))
+
+
+class Split:
+    """
+    A split of a prepared folder: split[i] is the ids (T,) of text i.
+
+    With block_size, texts are cut to so many tokens, and keep says what stays of a longer one, see
+    truncate. lengths (of the cut texts), labels and raw rows are arrays (n,). Raises ValueError for
+    a split without rows, for missing files and those of another size than meta.json says.
+    """
+
+    def __init__(self, folder, name, block_size=None, keep=None):
+        assert block_size is None or keep is not None, 'say what stays of a text that is cut'
+        self.meta = read_meta(folder)
+        self.block_size = block_size
+        self.keep = keep
+        n_rows = self.meta['rows'].get(name, 0)
+        if n_rows == 0:
+            remedy = 'add rows to the data'
+            if name in ('val', 'test'):
+                remedy = f'raise --{name}_fraction, or add rows to the data'
+            raise ValueError(f'the {name} split of {folder} has no rows; {remedy}')
+        n_tokens = self.meta['tokens'][name]
+        self.tokens = read_array(folder, name, 'tok', n_tokens)
+        self.offsets = read_array(folder, name, 'off', n_rows + 1)
+        self.labels = read_array(folder, name, 'lab', n_rows)
+        self.rows = read_array(folder, name, 'row', n_rows)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        ids = self.tokens[self.offsets[i] : self.offsets[i + 1]]
+        if self.block_size is None:
+            return ids
+        tokenizer = self.meta['tokenizer']
+        n_prefix, n_suffix = tokenizer['n_prefix'], tokenizer['n_suffix']
+        return truncate(ids, self.block_size, self.keep, n_prefix, n_suffix)
+
+    @property
+    def lengths(self):
+        lengths = np.diff(self.offsets)
+        if self.block_size is None:
+            return lengths
+        return np.minimum(lengths, self.block_size)
+
+
+def truncate(ids, block_size, keep, n_prefix, n_suffix):
+    """
+    At most block_size of a text's ids: all special tokens, and of the text what keep says.
+
+    keep: 'first' or 'last' keeps that end, 'both' half of each. n_prefix and n_suffix are how many
+    special tokens stand before and after the text.
+    """
+    if len(ids) <= block_size:
+        return ids
+    if keep == 'first':
+        n_left = block_size - n_suffix
+    elif keep == 'last':
+        n_left = n_prefix
+    else:
+        assert keep == 'both', keep
+        n_left = block_size // 2
+    n_right = block_size - n_left
+    # not ids[-n_right:], which is all of them if n_right is 0
+    return np.concatenate([ids[:n_left], ids[len(ids) - n_right :]])
+
+
+# -----------------------------------------------------------------------------
+# batches
+
+
+def epoch_batches(split, batch_size, seed, epoch, balanced=False):
+    """
+    Yields arrays of row indices of up to batch_size.
+
+    Unless balanced, an epoch visits every text once. A batch holds texts of similar length, so that
+    little is padded. The order depends on seed and epoch alone.
+
+    balanced: rows are drawn with replacement so that labels are equally frequent.
+    """
+    n_rows = len(split)
+    rng = np.random.default_rng((seed, epoch))
+    if balanced:
+        label_counts = np.bincount(split.labels)
+        weights = 1.0 / label_counts[split.labels]
+        order = rng.choice(n_rows, n_rows, p=weights / weights.sum())
+    else:
+        order = rng.permutation(n_rows)
+
+    # Sort by length within buckets of up to 64 batches. There are at least 8 buckets, because
+    # sorting the whole epoch at once would put the same texts together in every epoch.
+    bucket_batches = n_rows // (8 * batch_size)
+    bucket_batches = min(max(bucket_batches, 1), 64)
+    bucket_size = bucket_batches * batch_size
+    for start in range(0, n_rows, bucket_size):
+        bucket = order[start : start + bucket_size]
+        lengths = split.offsets[bucket + 1] - split.offsets[bucket]
+        bucket = bucket[np.argsort(lengths, kind='stable')]
+        batches = [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
+        for i in rng.permutation(len(batches)):
+            yield batches[i]
+
+
+def pad_rows(texts, max_length=0):
+    """
+    List of B id arrays -> idx (B, T) int64 with zeros on the right, and lengths (B,) int64.
+
+    0 is also the id of a real token, so only lengths tells the padding apart from it.
+
+    T is the longest text's length. With max_length it is rounded up so that batches have few
+    different shapes: to a multiple of 8 up to 64, of 16 up to 128, of 32 up to 256, and so on, but
+    to no more than max_length, which no text may exceed.
+    """
+    lengths = np.array([len(ids) for ids in texts], dtype=np.int64)
+    T = int(lengths.max())
+    if max_length:
+        assert T <= max_length, (T, max_length)
+        multiple = max(8, 2 ** (T.bit_length() - 3))
+        T = -(-T // multiple) * multiple  # rounded up
+        T = min(T, max_length)
+    idx = np.zeros((len(texts), T), dtype=np.int64)
+    for i, ids in enumerate(texts):
+        idx[i, : len(ids)] = ids
+    return idx, lengths

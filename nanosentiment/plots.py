@@ -1,0 +1,265 @@
+"""
+The pictures of report.py: learning curves, confusion matrix, reliability diagram, accuracy by
+length of the text, and the accuracy of all seeds or folds beside the baselines.
+
+Each function draws one picture from plain arrays and returns a matplotlib figure. matplotlib is
+imported where it is used, because most users train without it.
+"""
+
+import numpy as np
+
+from nanosentiment.metrics import (
+    calibration_error,
+    confusion,
+    length_bins,
+    reliability_bins,
+    softmax,
+    wilson,
+)
+from nanosentiment.predictions import read_predictions
+
+# colours of Okabe and Ito, which colour-blind people can tell apart
+# (https://jfly.uni-koeln.de/color/)
+BLUE = '#0072B2'
+RED = '#D55E00'
+GREY = '#666666'
+LIGHT_GREY = '#BBBBBB'
+
+STYLE = {
+    'font.size': 8,
+    'lines.markersize': 4,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'savefig.dpi': 300,
+}
+
+
+def new_figure(width, height):
+    """An empty figure; width and height in inches."""
+    # Figure itself, not pyplot: it needs no display
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), layout='constrained')
+
+
+# -----------------------------------------------------------------------------
+# one function per picture
+
+
+def draw_curves(log, best):
+    """
+    Loss on the left, validation scores on the right, over epochs.
+
+    log is what metrics.jsonl holds: lines with 'loss' are steps, lines with 'val_loss' are
+    evaluations. best is the evaluation whose weights were kept, None if it is not known.
+    """
+    figure = new_figure(6.8, 2.7)
+    loss_axes, score_axes = figure.subplots(1, 2)
+    steps = [line for line in log if 'loss' in line]
+    evaluations = [line for line in log if 'val_loss' in line]
+    if best is None:
+        best = min(evaluations, key=lambda line: line['val_loss'], default={'epoch': 0})
+
+    epochs = [line['epoch'] for line in evaluations]
+    curves = [
+        (loss_axes, 'train_loss', 's--', RED),
+        (loss_axes, 'val_loss', 'o-', BLUE),
+        (score_axes, 'val_accuracy', 's--', RED),
+        (score_axes, 'val_macro_f1', 'o-', BLUE),
+    ]
+    for axes, name, line_style, color in curves:
+        values = [line[name] for line in evaluations]
+        axes.plot(epochs, values, line_style, color=color, label=name.replace('_', ' '))
+
+    # the loss of single steps jumps, so it lies thin and grey behind the curves
+    step_epochs = [line['epoch'] for line in steps]
+    step_losses = [line['loss'] for line in steps]
+    step_style = {'color': LIGHT_GREY, 'lw': 0.6, 'zorder': 0}
+    loss_axes.plot(step_epochs, step_losses, **step_style, label='loss of a step')
+
+    loss_axes.set_ylabel('loss (nats per text)')
+    score_axes.set_ylabel('score')
+    for axes in (loss_axes, score_axes):
+        chosen = f'best checkpoint: epoch {best["epoch"]:.4g}'
+        axes.axvline(best['epoch'], color=GREY, ls=':', label=chosen)
+        axes.set_xlabel('epoch')
+        axes.legend()
+    return figure
+
+
+def draw_confusion(table, labels):
+    """A confusion table (K, K): the colour is the share of the true label, the text the count."""
+    n_class = len(labels)
+    n_shown = min(n_class, 20)
+    figure = new_figure(2.4 + 0.6 * n_shown, 1.6 + 0.5 * n_shown)
+    axes = figure.subplots()
+
+    n_true = table.sum(axis=1, keepdims=True)
+    shares = table / np.maximum(n_true, 1)
+    image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    figure.colorbar(image, label='share of the true label')
+
+    # the numbers of more than 20 labels would be too small to read
+    if n_class <= 20:
+        font_size = min(8, 160 / n_class)
+        for (row, column), share in np.ndenumerate(shares):
+            text = f'{table[row, column]:,}\n{share:.0%}'
+            color = 'white' if share > 0.5 else 'black'
+            axes.text(column, row, text, ha='center', va='center', size=font_size, color=color)
+
+    # parse_math: a label may hold a $, which would begin a formula
+    positions = range(n_class)
+    slanted = {'rotation': 40, 'ha': 'right', 'rotation_mode': 'anchor'}
+    axes.set_xticks(positions, labels, parse_math=False, **slanted)
+    axes.set_yticks(positions, labels, parse_math=False)
+    axes.set(xlabel='predicted', ylabel='truth')
+    return figure
+
+
+def draw_reliability(logits, predictions, is_right, temperature):
+    """
+    How often predictions of each confidence are right, before and after dividing the logits
+    (n, K) by the temperature. The steps at the bottom show how many texts have which confidence.
+    """
+    figure = new_figure(3.6, 3.8)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=':', label='perfectly calibrated')
+
+    variants = [(1, 'as trained', 's', '--', RED)]
+    if temperature != 1:
+        variants.insert(0, (temperature, 'calibrated', 'o', '-', BLUE))
+    for divisor, name, marker, line_style, color in variants:
+        probabilities = softmax(logits / divisor)
+        confidence = probabilities[np.arange(len(predictions)), predictions]
+        mean_confidence, share_right, sizes = reliability_bins(confidence, is_right)
+        # with fewer than 10 texts per bin, a line through the points would only zigzag
+        if sizes[0] < 10:
+            points_style = marker
+        else:
+            points_style = marker + line_style
+        label = f'{name}, ECE {calibration_error(confidence, is_right):.3f}'
+        axes.plot(mean_confidence, share_right, points_style, color=color, label=label)
+
+        edges = np.linspace(0, 1, 21)
+        n_texts = np.histogram(confidence, edges)[0]
+        axes.stairs(n_texts / len(is_right), edges, color=color, ls=line_style, lw=0.8)
+
+    axes.set(xlabel='confidence', ylabel='share right; steps: share of texts')
+    # no prediction has less than 1 / K
+    lowest = 1 / logits.shape[1]
+    axes.set(xlim=(lowest - 0.02, 1.01), ylim=(0, 1.03))
+    figure.legend(loc='outside upper center', ncols=2)
+    return figure
+
+
+def draw_lengths(lengths, is_right):
+    """Accuracy of short and long texts; lengths in tokens (n,)."""
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+
+    # at least 20 texts per bin, where there are so many
+    n_bins = min(8, 1 + len(lengths) // 20)
+    names = []
+    hits = []
+    sizes = []
+    for shortest, longest, n_texts, n_right in length_bins(lengths, is_right, n_bins):
+        names.append(f'{shortest}-{longest}\nn {n_texts}')
+        hits.append(n_right)
+        sizes.append(n_texts)
+    plot_accuracies(axes, hits, sizes, names)
+
+    overall = is_right.mean()
+    axes.axhline(overall, color=GREY, ls=':', label=f'all texts, {overall:.3f}')
+    axes.set_xlabel('length of the text (tokens), number of texts')
+    figure.legend(loc='outside upper center', ncols=2)
+    return figure
+
+
+def draw_seeds(hits, sizes, names, baselines):
+    """
+    Accuracy of each run: hits out of sizes texts.
+
+    baselines is {name: scores or None}, as evaluation.json has it.
+    """
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+    accuracies = plot_accuracies(axes, hits, sizes, names)
+    if len(hits) > 1:
+        mean = accuracies.mean()
+        label = f'mean {mean:.3f}, sd {accuracies.std(ddof=1):.3f}'
+        axes.axhline(mean, color=BLUE, lw=0.8, label=label)
+    for (name, scores), line_style in zip(baselines.items(), ('--', ':')):
+        if scores:
+            label = f'{name.replace("_", " ")}, {scores["accuracy"]:.3f}'
+            axes.axhline(scores['accuracy'], color=GREY, ls=line_style, label=label)
+    figure.legend(loc='outside upper center', ncols=2)
+    return figure
+
+
+def plot_accuracies(axes, hits, sizes, names):
+    """Draws the share hits / sizes of each group with its 95 % interval. Returns the shares."""
+    shares = np.divide(hits, sizes)
+    intervals = [wilson(n_right, n) for n_right, n in zip(hits, sizes)]
+    low, high = np.transpose(intervals)
+    positions = range(len(names))
+    error = (shares - low, high - shares)
+    axes.errorbar(positions, shares, error, fmt='o', color=BLUE, lw=1, label='with 95 % interval')
+    axes.set(xticks=positions, xticklabels=names, ylabel='accuracy')
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    return shares
+
+
+# -----------------------------------------------------------------------------
+# all pictures of a run
+
+
+def draw_figures(folder, runs, parent, evaluation, log):
+    """
+    Draws four pictures of the run in `folder` and one of all `runs`, which goes into `parent`.
+
+    evaluation is what evaluation.json holds, or {}; log is what metrics.jsonl holds. The folders
+    are Paths. Returns the paths of the pictures. ValueError if matplotlib is not installed or
+    predictions.csv cannot be read.
+    """
+    try:
+        from matplotlib import style
+    except ImportError:
+        what = 'the pictures need matplotlib, which is not installed'
+        raise ValueError(f'{what}: pip install matplotlib') from None
+
+    # what the run predicted
+    rows, labels, logits = read_predictions(folder)
+    targets = np.array([row['truth'] for row in rows])
+    predictions = np.array([row['guess'] for row in rows])
+    lengths = np.array([int(row['tokens']) for row in rows])
+    is_right = targets == predictions
+    table = confusion(targets, predictions, len(labels))
+
+    # how many texts each seed or fold has right
+    hits = []
+    sizes = []
+    for run in runs:
+        run_rows = read_predictions(run)[0]
+        hits.append(sum(row['truth'] == row['guess'] for row in run_rows))
+        sizes.append(len(run_rows))
+    names = [run.resolve().name for run in runs]
+
+    temperature = evaluation.get('temperature', 1)
+    baselines = evaluation.get('baseline', {})
+    # 'default': the user's own matplotlibrc must not change the pictures
+    with style.context(['default', STYLE]):
+        curves = draw_curves(log, evaluation.get('best'))
+        confusion_matrix = draw_confusion(table, labels)
+        reliability = draw_reliability(logits, predictions, is_right, temperature)
+        length = draw_lengths(lengths, is_right)
+        seeds = draw_seeds(hits, sizes, names, baselines)
+        figures = {
+            folder / 'curves.png': curves,
+            folder / 'confusion.png': confusion_matrix,
+            folder / 'reliability.png': reliability,
+            folder / 'length.png': length,
+            parent / 'seeds.png': seeds,
+        }
+        for path, figure in figures.items():
+            figure.savefig(path)
+    return list(figures)

@@ -1,0 +1,202 @@
+"""
+predictions.csv and errors.csv: how `evaluation.evaluate` writes them, and how others read them.
+
+predictions.csv has one row per text, errors.csv the wrong ones among them, the most confident
+first. Their columns are
+
+    row           record number in the raw file, from 0
+    text          as it stands in the raw file
+    label         the true one
+    prediction    the most probable label
+    confidence    its calibrated probability: softmax of logits / temperature
+    margin        by how much that exceeds the probability of the second label
+    loss          -ln of the true label's calibrated probability. The nll in evaluation.json is that
+                  of the raw logits, so it is not the mean of this column
+    tokens        length of the text before it is cut to block_size
+    truncated     True if it was cut
+    tags          those of error_tags.py, with spaces between them
+    logit_<label> the raw logit of each label
+
+A cell that a spreadsheet would run as a formula has a quote before it, see `quote_formula`.
+Nothing here needs torch, because report.py reads the tables without it.
+"""
+
+import csv
+import os
+
+import numpy as np
+
+# characters of one cell; the csv module's own limit is 131,072, and a text may be longer
+MAX_CELL = 1 << 27
+
+# -----------------------------------------------------------------------------
+# where the tables are, and the command that writes them
+
+
+def output_paths(out_dir, split='test', input=''):
+    """
+    Where the files of an evaluation lie: {'predictions', 'errors', 'evaluation': path}.
+
+    Only best.pt on the test split has the plain names, which the report and --seeds read.
+    Examples: predictions-val.csv, predictions-input.csv, and predictions-last-val.csv of last.pt
+    """
+    folder = os.fspath(out_dir)
+    suffix = ''
+    if folder.endswith('.pt'):
+        folder, checkpoint_name = os.path.split(folder)
+        if checkpoint_name != 'best.pt':
+            suffix = '-' + checkpoint_name.removesuffix('.pt')
+    if input:
+        suffix += '-input'
+    elif split != 'test':
+        suffix += f'-{split}'
+    return {
+        'predictions': os.path.join(folder, f'predictions{suffix}.csv'),
+        'errors': os.path.join(folder, f'errors{suffix}.csv'),
+        'evaluation': os.path.join(folder, f'evaluation{suffix}.json'),
+    }
+
+
+def evaluate_command(out_dir, split='test', input=''):
+    """The command that writes the files of `output_paths` for the same arguments."""
+    command = f'python evaluate.py --out_dir={out_dir}'
+    if input:
+        return f'{command} --input={input}'
+    if split != 'test':
+        return f'{command} --split={split}'
+    return command
+
+
+# -----------------------------------------------------------------------------
+# cells
+
+
+FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r')
+
+
+def quote_formula(cell):
+    """
+    A quote in front of what a spreadsheet would run as a formula: it is shown as text then.
+
+    A cell that begins with a quote gets another one, so that `unquote_formula` can tell the two.
+    """
+    if cell.startswith((*FORMULA_STARTS, "'")):
+        return "'" + cell
+    return cell
+
+
+def unquote_formula(cell):
+    """The cell as it was before `quote_formula`."""
+    if cell.startswith("'") and cell[1:].startswith((*FORMULA_STARTS, "'")):
+        return cell[1:]
+    return cell
+
+
+def format_cell(value):
+    """A value as it is written: a text safe for spreadsheets, a float with five digits."""
+    if isinstance(value, str):
+        return quote_formula(value)
+    if isinstance(value, (float, np.floating)):
+        return f'{value:.5f}'
+    return value
+
+
+# -----------------------------------------------------------------------------
+# writing
+
+
+def prediction_columns(classifier, examples, logits, probabilities, predictions, confidence, tags):
+    """
+    The columns of predictions.csv: {name: n values}.
+
+    logits and probabilities are (n, K), predictions and confidence (n,); tags holds a list for each
+    text.
+    """
+    label_names = np.array(classifier.labels)
+    targets = examples.targets
+    n = len(targets)
+
+    second_probability = np.sort(probabilities, axis=1)[:, -2]
+    # a probability of 0 has no logarithm
+    true_probability = probabilities[np.arange(n), targets]
+    loss = -np.log(np.maximum(true_probability, 1e-300))
+
+    columns = {
+        'row': examples.record_numbers,
+        'text': examples.texts,
+        'label': label_names[targets],
+        'prediction': label_names[predictions],
+        'confidence': confidence,
+        'margin': confidence - second_probability,
+        'loss': loss,
+        'tokens': examples.lengths,
+        'truncated': examples.lengths > classifier.block_size,
+        'tags': [' '.join(tags_of_text) for tags_of_text in tags],
+    }
+    for i, label in enumerate(classifier.labels):
+        columns[f'logit_{label}'] = logits[:, i]
+    return columns
+
+
+def write_table(path, columns, order):
+    """Writes {name: values} as CSV: the rows whose numbers are in order, and in that order."""
+    with open(path, 'w', newline='', encoding='utf-8') as f:
+        writer = csv.writer(f)
+        writer.writerow(columns)
+        for i in order:
+            writer.writerow([format_cell(values[i]) for values in columns.values()])
+
+
+# -----------------------------------------------------------------------------
+# reading
+
+
+def read_table(path, command):
+    """
+    A table of `evaluate` -> the names of its columns, its rows as dicts of str without quotes.
+
+    Raises ValueError if it is missing or damaged; the command is the one that writes it.
+    """
+    csv.field_size_limit(MAX_CELL)
+    remedy = f'run {command}'
+    try:
+        with open(path, newline='', encoding='utf-8-sig', errors='replace') as f:
+            reader = csv.DictReader(f)
+            quoted_rows = list(reader)
+            columns = list(reader.fieldnames or [])
+    except (OSError, csv.Error) as error:
+        raise ValueError(f'{path} cannot be read ({error}); {remedy}') from None
+    for column in ('row', 'text', 'label', 'prediction'):
+        if column not in columns:
+            raise ValueError(f'{path} has no column {column}; {remedy}')
+    rows = []
+    for number, quoted_row in enumerate(quoted_rows, 1):
+        # csv.DictReader puts surplus cells under the key None, and None into missing cells
+        if None in quoted_row or None in quoted_row.values():
+            raise ValueError(f'{path}: row {number} does not fit the header; {remedy}')
+        rows.append({column: unquote_formula(cell) for column, cell in quoted_row.items()})
+    return columns, rows
+
+
+def read_predictions(out_dir, table='predictions', split='test', input=''):
+    """
+    A table of `evaluate` -> its rows as dicts, the names of the K labels, logits (n, K).
+
+    table is 'predictions' or 'errors'; for the other arguments see `output_paths`. The cells are
+    str, without the quotes of `quote_formula`. Each row also has the numbers of its label and its
+    prediction, 'truth' and 'guess'. Raises ValueError if the table is missing or damaged.
+    """
+    path = output_paths(out_dir, split, input)[table]
+    command = evaluate_command(out_dir, split, input)
+    columns, rows = read_table(path, command)
+    logit_columns = [column for column in columns if column.startswith('logit_')]
+    labels = [column.removeprefix('logit_') for column in logit_columns]
+    logits = np.zeros((len(rows), len(labels)))
+    try:
+        for i, row in enumerate(rows):
+            row['truth'] = labels.index(row['label'])
+            row['guess'] = labels.index(row['prediction'])
+            logits[i] = [float(row[column]) for column in logit_columns]
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be read ({error}); run {command}') from None
+    return rows, labels, logits

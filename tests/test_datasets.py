@@ -1,0 +1,43 @@
+# python -m pytest tests/test_datasets.py
+"""The data sets known by name. How their files are found and downloaded: tests/test_download.py."""
+
+import pytest
+
+from nanosentiment import datasets
+from nanosentiment.datasets import DATASETS, find_raw
+from nanosentiment.tables import read_rows
+
+
+def test_the_bundled_data_set_has_the_columns_of_its_row():
+    paths = find_raw('demo', '')
+    assert list(paths) == ['train', 'test']
+    for path in paths.values():
+        _, row, reason = next(read_rows(path))
+        assert not reason
+        assert set(DATASETS['demo']['columns']) <= set(row)
+
+
+@pytest.mark.parametrize('test_file', ['', 'other.csv'])
+def test_a_file_of_ones_own_has_a_test_file_only_if_it_is_given(test_file):
+    paths = find_raw('mine.csv', '', test_file)
+    assert paths.get('test', '') == test_file
+    assert paths['train'] == 'mine.csv'
+
+
+def test_a_test_file_takes_the_place_of_the_data_sets_own(tmp_path, monkeypatch):
+    """The data set's own is not even downloaded then."""
+    fetched = []
+    monkeypatch.setattr(datasets, 'DATA_DIR', str(tmp_path))
+    monkeypatch.delenv('NANOSENTIMENT_RAW', raising=False)
+    monkeypatch.setattr(datasets, 'fetch', lambda url, path, *args: fetched.append(url) or path)
+    paths = find_raw('sst2', str(tmp_path), 'other.tsv')
+    assert paths == {'train': str(tmp_path / 'sst2' / 'train.tsv'), 'test': 'other.tsv'}
+    assert len(fetched) == 1
+
+
+def test_a_bundled_file_that_is_missing_is_named(tmp_path, monkeypatch):
+    """A download of it cannot be tried, because it has no address."""
+    monkeypatch.setattr(datasets, 'DATA_DIR', str(tmp_path))
+    monkeypatch.delenv('NANOSENTIMENT_RAW', raising=False)
+    with pytest.raises(ValueError, match='demo/train.csv is missing.*NANOSENTIMENT_RAW'):
+        find_raw('demo', '')

@@ -1,0 +1,130 @@
+"""The pictures show what the files say. python -m pytest tests/test_plots.py"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluated_run import LABELS, write_run
+
+from nanosentiment.files import read_json_lines
+from nanosentiment.metrics import ece, softmax
+from nanosentiment.plots import (
+    draw_confusion,
+    draw_curves,
+    draw_figures,
+    draw_lengths,
+    draw_reliability,
+    draw_seeds,
+)
+from nanosentiment.predictions import read_predictions
+
+pytest.importorskip('matplotlib')
+
+
+def lines_by_label(axes):
+    return {line.get_label(): line.get_xydata() for line in axes.lines}
+
+
+def test_all_pictures_of_a_run_are_written(tmp_path):
+    """Labels may hold what matplotlib takes for a formula."""
+    write_run(tmp_path, labels=['a$b$', 'with a long name'])
+    paths = draw_figures(tmp_path, [tmp_path], tmp_path, {}, [])
+    names = [path.name for path in paths]
+    assert names == ['curves.png', 'confusion.png', 'reliability.png', 'length.png', 'seeds.png']
+    for path in paths:
+        width, height = png_size(path)
+        assert 800 < width < 3000
+        assert 600 < height < 3000
+
+
+def png_size(path):
+    """The head of a .png file holds its width and height in pixels."""
+    head = Path(path).read_bytes()[:24]
+    assert head[:8] == b'\x89PNG\r\n\x1a\n'
+    return int.from_bytes(head[16:20], 'big'), int.from_bytes(head[20:24], 'big')
+
+
+def test_the_curves_are_those_of_the_log(tmp_path):
+    evaluation = write_run(tmp_path)
+    log = read_json_lines(tmp_path / 'metrics.jsonl')
+    loss_axes, score_axes = draw_curves(log, evaluation['best']).axes
+    losses = lines_by_label(loss_axes)
+    steps = losses['loss of a step'].tolist()
+    assert steps == [[0.5, 1], [1, 1 / 2], [1.5, 1 / 3], [2, 1 / 4]]
+    assert losses['val loss'].tolist() == [[0.5, 2.5], [1, 1.5], [1.5, 0.5], [2, 1.5]]
+    assert losses['best checkpoint: epoch 1.5'][:, 0].tolist() == [1.5, 1.5]
+    assert lines_by_label(score_axes)['val macro f1'][:, 1].tolist() == [0.4] * 4
+
+
+def test_the_best_epoch_is_found_in_the_log(tmp_path):
+    """evaluation.json names it, but the pictures can do without that file."""
+    write_run(tmp_path)
+    log = read_json_lines(tmp_path / 'metrics.jsonl')
+    loss_axes, _ = draw_curves(log, None).axes
+    assert 'best checkpoint: epoch 1.5' in lines_by_label(loss_axes)
+
+
+def test_the_rows_of_the_confusion_matrix_are_the_truth():
+    """A transposed matrix looks as good as the right one."""
+    table = np.array([[6, 2, 0], [1, 9, 0], [0, 0, 0]])
+    axes = draw_confusion(table, LABELS).axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells[1, 0] == '2\n25%'  # x is the column, y the row
+    assert cells[0, 1] == '1\n10%'
+    assert cells[2, 2] == '0\n0%'
+    for axis in (axes.xaxis, axes.yaxis):
+        assert [label.get_text() for label in axis.get_ticklabels()] == LABELS
+
+
+def test_the_reliability_diagram_is_that_of_the_predictions(tmp_path):
+    """Mean confidence and share right over all bins are those of all texts."""
+    write_run(tmp_path)
+    rows, _, logits = read_predictions(tmp_path)
+    targets = np.array([row['truth'] for row in rows])
+    predictions = np.array([row['guess'] for row in rows])
+    is_right = targets == predictions
+
+    figure = draw_reliability(logits, predictions, is_right, temperature=2.0)
+
+    lines = lines_by_label(figure.axes[0])
+    for name, temperature in (('calibrated', 2.0), ('as trained', 1.0)):
+        probabilities = softmax(logits / temperature)
+        points = lines[f'{name}, ECE {ece(probabilities, targets):.3f}']
+        expected = [probabilities.max(axis=1).mean(), is_right.mean()]
+        np.testing.assert_allclose(points.mean(axis=0), expected)
+
+
+def test_a_temperature_of_one_is_drawn_once():
+    logits = np.random.default_rng(0).normal(size=(40, 2))
+    figure = draw_reliability(logits, logits.argmax(axis=1), np.ones(40), temperature=1)
+    labels = ' '.join(lines_by_label(figure.axes[0]))
+    assert 'as trained' in labels
+    assert 'calibrated,' not in labels
+
+
+def test_each_point_of_the_length_picture_is_the_accuracy_of_its_texts():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 90, 200)
+    is_right = rng.random(200) < 0.7
+    axes = draw_lengths(lengths, is_right).axes[0]
+    points = axes.containers[0][0].get_xydata()
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(names) == 8
+    for name, (_, accuracy) in zip(names, points, strict=True):
+        numbers = re.fullmatch(r'(\d+)-(\d+)\nn (\d+)', name).groups()
+        shortest, longest, n_texts = (int(number) for number in numbers)
+        in_bin = (shortest <= lengths) & (lengths <= longest)
+        assert in_bin.sum() == n_texts
+        assert is_right[in_bin].mean() == accuracy
+
+
+def test_the_seeds_stand_beside_their_mean_and_the_baselines():
+    """A baseline that was not scored is left out; 24 of 24 must not break the error bar."""
+    baselines = {'majority': {'accuracy': 0.5}, 'bag_of_words': None}
+    axes = draw_seeds([18, 24], [24, 24], ['seed-1', 'seed-2'], baselines).axes[0]
+    assert axes.containers[0][0].get_xydata().tolist() == [[0, 0.75], [1, 1]]
+    labels = list(lines_by_label(axes))
+    assert 'mean 0.875, sd 0.177' in labels
+    assert 'majority, 0.500' in labels
+    assert 'bag of words' not in ' '.join(labels)

@@ -1,0 +1,214 @@
+"""A run that is killed, stopped or moved goes on, and ends as if nothing had happened."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from conftest import SLOW, assert_same_weights, read_checkpoint, read_log, start
+
+OBJECTIVE = ['--class_weight=sqrt', '--lm_weight=0.1']  # that of the fixture `trained`
+
+
+def kill_when(process, is_time):
+    """Kills a process, as kill -9 does, as soon as is_time() is true."""
+    while process.poll() is None:
+        if is_time():
+            process.kill()
+        time.sleep(0.01)
+    assert process.returncode == -signal.SIGKILL, 'it ended before it could be killed'
+
+
+def train_until(iter_num, args, out_dir):
+    """Trains, and kills the run when it has saved last.pt and logged step iter_num; 0: at once."""
+
+    def is_time():
+        if not os.path.exists(out_dir / 'last.pt'):
+            return False
+        return iter_num == 0 or f'"iter": {iter_num},' in (out_dir / 'metrics.jsonl').read_text()
+
+    kill_when(start('train.py', *args, f'--out_dir={out_dir}'), is_time)
+
+
+def copy_run(trained, folder):
+    """A copy of the finished run, to be changed. Returns its last.pt as a dict."""
+    shutil.copytree(trained.out_dir, folder)
+    return read_checkpoint(folder / 'last.pt')
+
+
+def times_of_files(folder):
+    """{name of a file: when it was last written}"""
+    return {name: os.stat(os.path.join(folder, name)).st_mtime_ns for name in os.listdir(folder)}
+
+
+# -----------------------------------------------------------------------------
+# killed and stopped
+
+
+@pytest.mark.parametrize(
+    'iter_num',
+    [
+        60,
+        pytest.param(0, marks=pytest.mark.stress),
+        pytest.param(130, marks=pytest.mark.stress),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_end(trained, run_here, tmp_path, iter_num):
+    """kill -9 at any moment costs nothing but time: the weights and the log end up the same."""
+    args = [*trained.args, *OBJECTIVE]
+    train_until(iter_num, args, tmp_path)
+    resumed = run_here('train.py', *args, f'--out_dir={tmp_path}', '--init_from=resume')
+    assert_same_weights(f'{trained.out_dir}/best.pt', tmp_path / 'best.pt')
+    assert_same_weights(f'{trained.out_dir}/last.pt', tmp_path / 'last.pt')
+    assert read_log(tmp_path) == read_log(trained.out_dir)
+    assert resumed.last['test'] == trained.result.last['test']
+
+
+@pytest.mark.stress
+def test_a_run_killed_as_soon_as_it_goes_on_keeps_its_log(trained, tmp_path):
+    """The new metrics.jsonl holds the old lines when it takes the old one's place."""
+    log_path = tmp_path / 'metrics.jsonl'
+    train_until(60, trained.args, tmp_path)
+    saved_iter = read_checkpoint(tmp_path / 'last.pt')['run']['iter']
+    old_file = os.stat(log_path).st_ino
+    old_lines = [line for line in read_log(tmp_path) if line['iter'] <= saved_iter]
+    assert saved_iter == 54
+    assert old_lines
+
+    flags = [f'--out_dir={tmp_path}', '--init_from=resume', '--log_interval=1000']
+    process = start('train.py', *trained.args, *flags)
+    kill_when(process, lambda: os.stat(log_path).st_ino != old_file)
+
+    assert read_log(tmp_path)[: len(old_lines)] == old_lines
+
+
+@pytest.mark.parametrize(
+    'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.stress)]
+)
+def test_a_signal_saves_and_says_how_to_go_on(trained, run_here, tmp_path, monkeypatch, number):
+    """The step is finished, last.pt written, the exit status 0; the printed command works as is."""
+    args = [*trained.args, '--out_dir=my runs/1', *OBJECTIVE]
+    process = start('train.py', *args, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    for line in process.stdout:
+        if line.startswith('iter 30/'):
+            process.send_signal(number)
+            break
+    out, _ = process.communicate(timeout=60 * SLOW)
+
+    assert process.returncode == 0
+    summary = json.loads(out.strip().rpartition('\n')[2])
+    assert summary['stopped'] == 'signal'
+    last = read_checkpoint(tmp_path / 'my runs/1/last.pt')
+    assert 30 <= last['run']['iter'] < 162
+    assert shlex.split(last['command'])[2:] == args  # to be typed again
+
+    command = re.search(r'to go on: python train.py (.*)', out)[1]
+    monkeypatch.chdir(tmp_path)
+    resumed = run_here('train.py', *shlex.split(command)).last
+    assert resumed['stopped'] == 'max'
+    assert resumed['test'] == trained.result.last['test']
+    assert_same_weights(f'{trained.out_dir}/best.pt', tmp_path / 'my runs/1/best.pt')
+
+
+@pytest.mark.stress
+def test_a_second_signal_ends_the_run_at_once(trained, tmp_path):
+    """A step may take minutes, and whoever presses Ctrl-C twice does not want to wait for it."""
+    args = [*trained.args, f'--out_dir={tmp_path}', '--max_epochs=1000']
+    process = start('train.py', *args, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith('iter 30/'):
+            break
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60 * SLOW)
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert read_checkpoint(tmp_path / 'last.pt')['run']['iter'] >= 27
+
+
+# -----------------------------------------------------------------------------
+# settings of a resumed run
+
+
+def test_a_resumed_run_keeps_its_settings(trained, run_here):
+    """Another batch size would make another run of it, and the log would not say so."""
+    flags = [f'--out_dir={trained.out_dir}', '--init_from=resume']
+    result = run_here('train.py', *flags, '--batch_size=4', status=2)
+    assert 'batch_size=8, not 4' in result.err
+    # the settings of prepare.py, too
+    result = run_here('train.py', *flags, '--keep=first', status=2)
+    assert 'keep=last, not first' in result.err
+
+
+def test_what_is_typed_counts_even_if_it_is_the_default(trained, run_here, tmp_path):
+    """A run that patience=1 has ended can go on with --patience=0, although 0 is the default."""
+    last = copy_run(trained, tmp_path / 'run')
+    last['settings'] |= dict(patience=1, max_epochs=3)
+    last['run']['bad_evals'] = 1
+    torch.save(last, tmp_path / 'run/last.pt')
+    flags = [f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_epochs=4']
+
+    assert run_here('train.py', *flags).last['stopped'] == 'early'
+    assert run_here('train.py', *flags, '--patience=0').last['stopped'] == 'max'
+    # and a default that is typed is refused where another value cannot be
+    result = run_here('train.py', *flags, '--batch_size=16', status=2)
+    assert 'batch_size=8, not 16' in result.err
+
+
+def test_a_checkpoint_of_another_version_is_not_resumed(trained, run_here, tmp_path):
+    """Its optimizer may have other parameter groups, which would end in a traceback."""
+    last = read_checkpoint(f'{trained.out_dir}/last.pt')
+    del last['settings']['head_epochs']
+    torch.save(last, tmp_path / 'last.pt')
+    result = run_here('train.py', f'--out_dir={tmp_path}', '--init_from=resume', status=2)
+    assert 'another version' in result.err
+    assert os.listdir(tmp_path) == ['last.pt']
+
+
+def test_a_damaged_checkpoint_is_not_resumed(run_here, tmp_path):
+    (tmp_path / 'last.pt').write_bytes(b'not a checkpoint')
+    result = run_here('train.py', f'--out_dir={tmp_path}', '--init_from=resume', status=2)
+    assert 'cannot be read' in result.err
+    assert result.err.count('\n') == 1
+
+
+def test_other_data_is_not_trained_on(trained, run_here, tmp_path):
+    """The raw file was changed: the same settings would now mean another run."""
+    last = copy_run(trained, tmp_path / 'run')
+    last['recipe']['raw']['train'] = '0' * 64
+    torch.save(last, tmp_path / 'run/last.pt')
+    flags = [f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_epochs=7']
+    result = run_here('train.py', *flags, status=2)
+    assert 'was trained on other data' in result.err
+
+
+# -----------------------------------------------------------------------------
+# other beginnings
+
+
+def test_a_moved_run_goes_on_where_it_lies(trained, run_here, tmp_path, monkeypatch):
+    """Its checkpoint names the old folder, in which another run may lie by now."""
+    copy_run(trained, tmp_path / 'out' / 'run')  # the default of out_dir
+    before = times_of_files(trained.out_dir)
+    monkeypatch.chdir(tmp_path)
+    result = run_here('train.py', '--init_from=resume', '--max_epochs=7')
+    assert result.last['run'] == 'out/run'
+    assert read_log('out/run')[-1]['iter'] == 7 * 27
+    assert times_of_files(trained.out_dir) == before
+
+
+def test_a_run_without_an_evaluation_has_no_test_score(trained, run_here, tmp_path):
+    """A best.pt that lies there belongs to an older run."""
+    last = copy_run(trained, tmp_path / 'run')
+    last['run'] |= dict(iter=9, best=None, bad_evals=0)
+    torch.save(last, tmp_path / 'run/last.pt')
+    flags = [f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_iters=5']
+    last = run_here('train.py', *flags).last
+    assert last['stopped'] == 'max'
+    assert last['best'] is None
+    assert last['test'] is None
