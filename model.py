@@ -44,7 +44,7 @@ class Config:
     # regularisation
     dropout: float = 0.0
     head_dropout: float = 0.0  # before each linear layer of the head
-    token_dropout: float = 0.0  # share of the words hidden in training (aclanthology.org/P15-1162)
+    token_dropout: float = 0.0  # share of tokens hidden in training (aclanthology.org/P15-1162)
     # what makes a family a family; the defaults are GPT-2's
     causal: bool = True  # tokens look to the left only
     pre_norm: bool = True  # LayerNorm before each sublayer and once at the exit; False: after each
@@ -222,8 +222,8 @@ class Transformer(nn.Module):
         # embed
         x = self.wte(idx)  # (B, T, C)
         if self.training and config.token_dropout > 0:
-            # A hidden token loses its word, and the masks and means below leave it out. The blocks
-            # of a causal model have no mask and still attend to its empty place.
+            # A hidden token loses its word, and the masks and means below leave it out. Where a
+            # causal model computes all positions there is no mask, and its empty place is seen.
             is_real = self.hide_tokens(is_real, positions, lengths)
             x = x * is_real[..., None]
         x = x + self.wpe(positions + config.pos_offset)
@@ -289,7 +289,10 @@ class Transformer(nn.Module):
         return is_real & (is_kept | (positions == spared))
 
     def lm_losses(self, x, idx, lengths):
-        """The mean next-token cross-entropy of each text (B,), through the tied embedding."""
+        """
+        The mean next-token cross-entropy of each text (B,), through the tied embedding. Tokens
+        that token dropout hides are predicted like all others.
+        """
         T = idx.size(1)
         has_next = torch.arange(T - 1, device=idx.device) < lengths[:, None] - 1  # (B, T-1)
         logits = F.linear(x[:, :-1][has_next], self.wte.weight).float()  # (real tokens, vocab_size)
@@ -318,7 +321,7 @@ class Transformer(nn.Module):
         fields = pretrained.model_settings(folder, settings)
         model = cls(Config(n_class=n_class, **fields))
         shapes = {key: tuple(p.shape) for key, p in model.named_parameters()}
-        state, loaded = pretrained.load_weights(folder, shapes, labels)
+        state, loaded = pretrained.load_weights(folder, shapes, labels, settings)
         model.load_state_dict(state, strict=False)  # load_weights has named what starts fresh
         model.loaded = loaded
         return model
@@ -349,8 +352,8 @@ class Transformer(nn.Module):
 
     def freeze(self, n_layer):
         """
-        The embeddings and the first n_layer blocks stay as they are, all else learns. With 0
-        everything learns. ValueError if there are fewer blocks.
+        The embeddings and the first n_layer blocks stay as they are, all else learns, also a norm
+        at the exit. With 0 everything learns. ValueError if there are fewer blocks.
         """
         if n_layer > len(self.h):
             limit = f'the model has {len(self.h)} layers'

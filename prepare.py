@@ -20,14 +20,14 @@ import re
 import sys
 import tempfile
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 
 from configurator import configure, stop
 from nanosentiment.cleaning import STEPS, clean_or_keep
 from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
-from nanosentiment.files import checksum
+from nanosentiment.files import checksum, write_json
 from nanosentiment.memmaps import (
     DTYPES,
     MAX_LABELS,
@@ -37,7 +37,7 @@ from nanosentiment.memmaps import (
     read_meta,
     write_split,
 )
-from nanosentiment.metrics import describe
+from nanosentiment.metrics import describe_column
 from nanosentiment.splitting import (
     TEST,
     TRAIN,
@@ -58,7 +58,8 @@ test_file = ''  # a file with the same columns; '' is the data set's own, if it 
 data_dir = ''  # where prepared data goes; '' is the data/ folder beside this file
 strict = False  # True: rows that cannot be used are an error; False: they go to rejected.csv
 # text
-tokenizer = 'auto'  # bpe<N>, for short texts bpe<N>-prefix; gpt2; a tokenizer.json; auto: bpe2048
+# 'auto' is bpe2048; train.py replaces it by the tokenizer of the checkpoint that it fine-tunes
+tokenizer = 'auto'  # or bpe<N>, for short texts bpe<N>-prefix; gpt2; a tokenizer.json
 lowercase = True
 strip_brackets = True  # removes ( ) [ ] { } but not what they enclose
 strip_html = True  # removes tags, and replaces entities by what they stand for
@@ -67,18 +68,18 @@ speakers = 'all'  # of dialogues with "Name:" at line starts: 'all', or e.g. 'cu
 val_fraction = 0.1  # of each label, taken from the training file
 test_fraction = 0.1  # likewise, if there is no test file
 split_seed = 0  # another seed draws other validation rows
-folds = 0  # number of cross-validation folds; 0 is none
+folds = 0  # number of folds; train.py runs them all, prepare.py alone does nothing without fold
 fold = 0  # which of them is the test split, from 1
 # length
 block_size = 256  # in tokens; training cuts longer texts, while all that is prepared is uncut
-keep = 'last'  # which end of a longer text training keeps: 'first', 'last' or 'both'
+keep = 'last'  # read by train.py: which end of a longer text stays, 'first', 'last' or 'both'
 # -----------------------------------------------------------------------------
 
 SPLIT_NAMES = {TRAIN: 'train', VAL: 'val', TEST: 'test'}
 SPLIT_SETTINGS = ('val_fraction', 'test_fraction', 'split_seed')
-LINES = {'encoding': 'utf-8', 'newline': '\n'}  # so that '\n' alone ends a line of the texts file
 BPE_MAX_BYTES = 10_000_000  # enough to learn a vocabulary from
-MAX_COMBINATIONS = 1000  # of a column's values and the labels; a column with more is no category
+# of a column's values and the labels; a column with so many is no category for describe_column
+MAX_COMBINATIONS = 1000
 
 
 def prepare(settings):
@@ -121,9 +122,7 @@ def prepare(settings):
             new_folder = f'{temp}/new'
             os.mkdir(new_folder)
             build(temp, new_folder, dataset_name, paths, recipe, tokenizer)
-            # another process that prepares the same data may have been faster
-            if not os.path.exists(f'{folder}/meta.json'):
-                os.rename(new_folder, folder)
+            put_in_place(new_folder, folder)
 
     if settings['strict']:
         n_rejected = read_meta(folder, 'report.json')['rejected']
@@ -133,6 +132,21 @@ def prepare(settings):
                 'correct them, or leave out --strict'
             )
     return folder
+
+
+def put_in_place(new_folder, folder):
+    """Renames a complete folder, unless another process with the same recipe was faster."""
+    if os.path.exists(f'{folder}/meta.json'):
+        return
+    try:
+        os.rename(new_folder, folder)
+    except OSError as error:
+        # the other process may also have come in between
+        if not os.path.exists(f'{folder}/meta.json'):
+            raise ValueError(
+                f'{folder} is in the way and not complete ({error.strerror}); '
+                f'delete {folder} and prepare again'
+            ) from None
 
 
 def build(temp, folder, dataset_name, paths, recipe, tokenizer):
@@ -157,9 +171,9 @@ def build(temp, folder, dataset_name, paths, recipe, tokenizer):
         'tokens': {},
     }
     # only the splits that have rows: with val_fraction 0 there is no val
-    for number in np.unique(split_of_row):
-        split_name = SPLIT_NAMES[number]
-        is_in_split = split_of_row == number
+    for split_number in np.unique(split_of_row):
+        split_name = SPLIT_NAMES[split_number]
+        is_in_split = split_of_row == split_number
         write_split(
             folder,
             split_name,
@@ -172,20 +186,23 @@ def build(temp, folder, dataset_name, paths, recipe, tokenizer):
         meta['rows'][split_name] = int(is_in_split.sum())
         meta['tokens'][split_name] = int(lengths[is_in_split].sum())
 
-    n = scan.n_train
-    n_repeated, n_conflicts = count_repeats(np.asarray(scan.hashes)[:n], labels[:n])
+    train_hashes = np.asarray(scan.hashes)[: scan.n_train]
+    test_hashes = np.asarray(scan.hashes)[scan.n_train :]
+    n_repeated, n_conflicts = count_repeats(train_hashes, labels[: scan.n_train])
     label_counts = count_labels(labels, split_of_row, label_names)
+    length_percentiles = measure_lengths(lengths, labels, split_of_row, label_names)
     report = meta | {
-        'rejected': scan.n_rejected,
+        'rejected': scan.n_rejected.total(),
         'emptied': scan.n_emptied,
         'repeated_rows': n_repeated,
         'labels': label_counts,
         'texts_under_several_labels': n_conflicts,
-        'test_texts_in_train': count_leaked_texts(scan),
-        'lengths': length_percentiles(lengths, labels, split_of_row, label_names),
+        'test_texts_in_train': int(np.isin(test_hashes, train_hashes).sum()),
+        'lengths': length_percentiles,
         'columns': describe_columns(scan),
     }
-    # the first training text, for people to see what the model sees
+    # The first training text, decoded from its ids, for people to see what cleaning and tokenizer
+    # make of a text. The model sees no more than block_size tokens of it.
     first = int(np.argmax(split_of_row == TRAIN))
     begin = lengths[:first].sum()
     first_ids = ids[begin : begin + lengths[first]]
@@ -198,11 +215,6 @@ def build(temp, folder, dataset_name, paths, recipe, tokenizer):
     write_json(f'{folder}/tokenizer_state.json', tokenizer.state())
     write_json(f'{folder}/report.json', report)
     write_json(f'{folder}/meta.json', meta)
-
-
-def write_json(path, content):
-    with open(path, 'w', encoding='utf-8') as f:
-        json.dump(content, f, indent=1)
 
 
 # -----------------------------------------------------------------------------
@@ -222,20 +234,28 @@ def check_settings(settings):
     val_fraction = settings['val_fraction']
     test_fraction = settings['test_fraction']
     are_fractions = val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1
+    if not are_fractions:
+        raise ValueError(
+            f'val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train '
+            'on; set both to 0 or more, and their sum below 1'
+        )
+
     folds = settings['folds']
     fold = settings['fold']
-    if not are_fractions or folds == 1 or not 0 <= fold <= folds:
+    if folds == 1 or not 0 <= fold <= folds:
         raise ValueError(
-            f'val_fraction {val_fraction}, test_fraction {test_fraction}, fold {fold} of {folds} '
-            'cannot be split; try 0.1, 0.1, 0, 0'
+            f'fold {fold} of {folds} folds cannot be made; '
+            'set --folds to 2 or more, and --fold to one of 1 to folds'
         )
 
 
 def make_recipe(settings, tokenizer, paths):
-    """All that decides the bytes of a prepared folder; its checksum is in the folder's name."""
+    """All settings that decide the bytes of a prepared folder; its name holds their checksum."""
     known = DATASETS.get(settings['dataset'], {})
     text_column, label_column = known.get('columns', ('', ''))
     recipe = {
+        # Raise this whenever cleaning, splitting, tokenizing or the files change. The checksum is
+        # of settings only, so otherwise the data of older code would be used again.
         'format': 2,
         'raw': {},
         'names': known.get('label_names', {}),
@@ -255,10 +275,8 @@ def make_recipe(settings, tokenizer, paths):
     if known.get('rows_are_phrases'):
         recipe['parts'] = True
 
-    for split, path in paths.items():
-        if not os.path.isfile(path):
-            raise ValueError(f'there is no file {path} in {os.getcwd()}; correct its path')
-        recipe['raw'][split] = checksum(path)
+    for split_name, path in paths.items():
+        recipe['raw'][split_name] = checksum(path)
     return recipe
 
 
@@ -276,12 +294,14 @@ class Scan:
         self.hashes = array('q')  # of the clean text, alike for equal texts
         # of all of them
         self.label_numbers = {}
-        self.column_counts = {}  # {column: Counter of (hash of the value, label), or None}
-        self.n_missing = Counter()  # {column: training rows without a value}
         self.n_train = 0
         self.n_emptied = 0  # texts of which cleaning would leave nothing
-        self.n_rejected = 0
-        self.first_rejected = None  # (path, line number, reason)
+        # of the columns of the training file
+        self.n_present = Counter()  # {column: rows with a value}
+        self.column_counts = defaultdict(Counter)  # {column: {(hash of the value, label): rows}}
+        # of the rows that cannot be used
+        self.n_rejected = Counter()  # {split: rows}
+        self.first_rejected = {}  # {split: (line number, reason)}
 
     def add_text(self, text, label, row_number):
         self.labels.append(self.label_numbers.setdefault(label, len(self.label_numbers)))
@@ -291,26 +311,29 @@ class Scan:
         self.hashes.append(hash(text))
 
     def add_columns(self, row, label, label_column):
-        """Counts the values of a training row, for metrics.describe."""
+        """Counts the values of a training row, for metrics.describe_column."""
         for column, value in row.items():
             if column == label_column:
                 continue
-            if not value:
-                self.n_missing[column] += 1
-            if column not in self.column_counts:
-                self.column_counts[column] = Counter()
+            if value:
+                self.n_present[column] += 1
             counts = self.column_counts[column]
-            if counts is None:
-                continue  # given up before
-            value_hash = hash(value) if value else ''
-            counts[value_hash, label] += 1
-            if len(counts) == MAX_COMBINATIONS:
-                self.column_counts[column] = None  # no category; what it holds would only grow
+            # no category if there are more; what would be counted would only grow
+            if len(counts) < MAX_COMBINATIONS:
+                counts[hash(value), label] += 1
 
-    def add_rejected(self, path, line_number, reason):
-        self.n_rejected += 1
-        if self.first_rejected is None:
-            self.first_rejected = (path, line_number, reason)
+    def add_rejected(self, split_name, line_number, reason):
+        self.n_rejected[split_name] += 1
+        if split_name not in self.first_rejected:
+            self.first_rejected[split_name] = (line_number, reason)
+
+    def describe_rejected(self, split_name):
+        """' (rejected: 3, the first in line 7: no text)', or '' if all rows can be used"""
+        n_rejected = self.n_rejected[split_name]
+        if n_rejected == 0:
+            return ''
+        line_number, reason = self.first_rejected[split_name]
+        return f' (rejected: {n_rejected}, the first in line {line_number}: {reason})'
 
 
 def scan_files(temp, folder, paths, recipe):
@@ -318,7 +341,8 @@ def scan_files(temp, folder, paths, recipe):
     text_column, label_column = recipe['columns']
     scan = Scan()
     with (
-        open(f'{temp}/texts', 'w', **LINES) as texts_file,
+        # '\n' alone ends a line, on Windows too, for a text may hold '\r'
+        open(f'{temp}/texts', 'w', encoding='utf-8', newline='\n') as texts_file,
         open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as rejected_file,
     ):
         rejected = csv.writer(rejected_file)
@@ -334,7 +358,7 @@ def scan_files(temp, folder, paths, recipe):
                     reason = find_reason(split_name, raw_text, label, scan.label_numbers)
                 if reason:
                     rejected.writerow((path, line_number, reason))
-                    scan.add_rejected(path, line_number, reason)
+                    scan.add_rejected(split_name, line_number, reason)
                     continue
 
                 text, is_emptied = clean_or_keep(raw_text, recipe)
@@ -374,25 +398,26 @@ def find_reason(split_name, text, label, known_labels):
 
 def check_scan(scan, paths, recipe):
     """Raises ValueError if the files hold nothing to learn from."""
+    text_column, label_column = recipe['columns']
     n_labels = len(scan.label_numbers)
-    n_texts = len(scan.labels)
-    first_rejected = ''
-    if scan.first_rejected:
-        path, line_number, reason = scan.first_rejected
-        first_rejected = f'; correct them, the first in line {line_number} of {path}: {reason}'
-
-    # with more labels than half the rows, a column such as an id was taken for the label
-    max_labels = min(scan.n_train // 2, MAX_LABELS)
-    if n_labels < 2 or n_labels > max(max_labels, 2):
+    labels_and_rows = f'{paths["train"]}: {n_labels} labels in {scan.n_train} usable rows'
+    if n_labels < 2:
         raise ValueError(
-            f'{paths["train"]}: {n_labels} labels in {scan.n_train} usable rows, '
-            f'{scan.n_rejected} rejected{first_rejected}; '
-            f'is --label_column={recipe["columns"][1]} right?'
+            f'{labels_and_rows}{scan.describe_rejected("train")}; '
+            f'are --text_column={text_column} and --label_column={label_column} right?'
         )
+    # with more labels than half the rows, a column such as an id was taken for the label
+    max_labels = max(min(scan.n_train // 2, MAX_LABELS), 2)
+    if n_labels > max_labels:
+        raise ValueError(
+            f'{labels_and_rows} are more than {max_labels}; is --label_column={label_column} right?'
+        )
+
+    n_texts = len(scan.labels)
     if 'test' in paths and n_texts == scan.n_train:
         raise ValueError(
-            f'{paths["test"]}: none of its rows can be used{first_rejected}; '
-            'leave the file out, or correct it'
+            f'{paths["test"]}: none of its rows can be used{scan.describe_rejected("test")}; '
+            'correct this file'
         )
     if scan.n_emptied == n_texts:
         raise ValueError(
@@ -403,7 +428,7 @@ def check_scan(scan, paths, recipe):
 
 def read_texts(temp):
     """Yields the clean texts."""
-    with open(f'{temp}/texts', **LINES) as f:
+    with open(f'{temp}/texts', encoding='utf-8', newline='\n') as f:
         for line in f:
             yield line[:-1].replace('\0', '\n')
 
@@ -429,10 +454,10 @@ def renumber(scan, label_names):
 
 def split_rows(temp, scan, labels, recipe):
     """-> split_of_row (n,) uint8: TRAIN, VAL or TEST"""
-    n = scan.n_train
+    n_train = scan.n_train
     split_of_train_row = assign_splits(
-        text_hashes=np.asarray(scan.hashes)[:n],
-        labels=labels[:n],
+        text_hashes=np.asarray(scan.hashes)[:n_train],
+        labels=labels[:n_train],
         val_fraction=recipe['val_fraction'],
         test_fraction=recipe['test_fraction'],
         seed=recipe['split_seed'],
@@ -440,12 +465,12 @@ def split_rows(temp, scan, labels, recipe):
         fold=recipe.get('fold', 0),
     )
     if 'parts' in recipe:
-        texts = list(itertools.islice(read_texts(temp), n))
+        texts = list(itertools.islice(read_texts(temp), n_train))
         split_of_train_row = keep_phrases_together(texts, split_of_train_row)
 
     # the rows of a test file follow those of the training file
     split_of_row = np.full(len(labels), TEST, dtype=np.uint8)
-    split_of_row[:n] = split_of_train_row
+    split_of_row[:n_train] = split_of_train_row
     return split_of_row
 
 
@@ -468,7 +493,7 @@ def encode_texts(temp, tokenizer):
         while batch := list(itertools.islice(texts, TEXTS_AT_A_TIME)):
             for ids in tokenizer.encode_batch(batch):
                 lengths.append(len(ids))
-                array('H', ids).tofile(f)
+                f.write(np.array(ids, dtype=DTYPES['tok']).tobytes())
     return np.asarray(lengths)
 
 
@@ -482,58 +507,55 @@ def describe_tokenizer(tokenizer):
 
 
 def describe_columns(scan):
-    """-> {column: what metrics.describe tells of it}; little of one with too many values"""
+    """-> {column: what metrics.describe_column tells of it}; little of one with too many values"""
     descriptions = {}
     for column, counts in scan.column_counts.items():
-        if counts is None:
-            descriptions[column] = {'missing': scan.n_missing[column], 'distinct': None}
-        else:
-            descriptions[column] = describe(counts)
+        descriptions[column] = describe_column(counts)
+        # counted for all rows; the counts may have stopped early, and lack absent keys of a .jsonl
+        descriptions[column]['missing'] = scan.n_train - scan.n_present[column]
     return descriptions
-
-
-def count_leaked_texts(scan):
-    """How many texts of the test file are in the training file, too."""
-    hashes = np.asarray(scan.hashes)
-    # by binary search in the sorted hashes: np.isin would take six times the memory
-    train = np.sort(hashes[: scan.n_train])
-    test = hashes[scan.n_train :]
-    nearest = train[np.searchsorted(train, test, side='right') - 1]
-    return int((nearest == test).sum())
 
 
 def count_labels(labels, split_of_row, label_names):
     """-> {split: {label: number of rows}}"""
     label_counts = {}
-    for number in np.unique(split_of_row):
-        labels_of_split = labels[split_of_row == number]
+    for split_number in np.unique(split_of_row):
+        labels_of_split = labels[split_of_row == split_number]
         counts = np.bincount(labels_of_split, minlength=len(label_names))
-        label_counts[SPLIT_NAMES[number]] = dict(zip(label_names, counts.tolist()))
+        label_counts[SPLIT_NAMES[split_number]] = dict(zip(label_names, counts.tolist()))
     return label_counts
 
 
-def length_percentiles(lengths, labels, split_of_row, label_names):
+def measure_lengths(lengths, labels, split_of_row, label_names):
     """-> {label: 5th, 50th and 95th percentile and maximum of its training texts' lengths}"""
-    percentiles = {}
-    for number, name in enumerate(label_names):
-        lengths_of_label = lengths[(split_of_row == TRAIN) & (labels == number)]
+    length_percentiles = {}
+    for label, name in enumerate(label_names):
+        lengths_of_label = lengths[(split_of_row == TRAIN) & (labels == label)]
         if len(lengths_of_label) > 0:
-            percentiles[name] = np.percentile(lengths_of_label, (5, 50, 95, 100)).tolist()
-    return percentiles
+            length_percentiles[name] = np.percentile(lengths_of_label, (5, 50, 95, 100)).tolist()
+    return length_percentiles
 
 
 def print_report(report):
     """The report for people: report.json, and share_truncated."""
-    names = ('dataset', 'rows', 'rejected', 'emptied', 'repeated_rows')
-    for name in (*names, 'texts_under_several_labels', 'test_texts_in_train'):
+    names = (
+        'dataset',
+        'rows',
+        'rejected',
+        'emptied',
+        'repeated_rows',
+        'texts_under_several_labels',
+        'test_texts_in_train',
+    )
+    for name in names:
         print(f'{name:28} {report[name]}')
 
     label_counts = report['labels']
     splits = ''.join(f'{split_name:>10}' for split_name in label_counts)
     print(f'\n{"label":20}{splits}   tokens: p5   p50   p95   max')
-    for label, lengths in report['lengths'].items():
+    for label, length_percentiles in report['lengths'].items():
         n_rows = ''.join(f'{counts[label]:10,}' for counts in label_counts.values())
-        n_tokens = ''.join(f'{n:6.0f}' for n in lengths)
+        n_tokens = ''.join(f'{n:6.0f}' for n in length_percentiles)
         print(f'{label[:20]:20}{n_rows}     {n_tokens}')
 
     print(f'\n{"column":28} missing distinct  guess       chi2  df        p  goes with the label?')
@@ -547,8 +569,9 @@ def print_report(report):
         print(line)
 
     # 'guess' is the share of rows whose label would be guessed right from this column's value
-    # alone. A column is suspicious if so little goes wrong that it is less than 5 % of the errors
-    # of always guessing the commonest label.
+    # alone, as the other rows with this value have it. So it is about 0 for a column whose values
+    # hardly repeat: for an id, and for the text itself. A column is suspicious if so little goes
+    # wrong that it is less than 5 % of the errors of always guessing the commonest label.
     train_counts = label_counts['train'].values()
     majority_error = 1 - max(train_counts) / sum(train_counts)
     for name, column in report['columns'].items():
@@ -559,7 +582,10 @@ def print_report(report):
             )
 
     share = report['share_truncated']
-    print(f'\n{share:.1%} of the training texts are cut. The first one:\n{report["example"]}')
+    print(f'\n{share:.1%} of the training texts are longer than block_size, and cut in training')
+    example = report['example']
+    row_and_label = f'row {example["row"]}, label {example["label"]}'
+    print(f'\nThe first training text ({row_and_label}), uncut:\n{example["text"]}')
 
 
 def main():

@@ -31,8 +31,8 @@ input = ''  # a .csv, .tsv or .jsonl table with any number of rows
 text_column = ''  # of input; '' is the training data's
 # answers
 output = ''  # copy of input with the labels added: .csv, .tsv or .jsonl; '' is stdout, as CSV
-json = False  # one JSON object per text, or per row of input
-threshold = 0.0  # 0.8: answer "uncertain" below that probability; evaluate.py shows what it buys
+json = False  # one JSON object per text, or per row of input; a .json or .jsonl output has them too
+threshold = 0.0  # 0.8: "uncertain" below that; evaluate.py prints the accuracy for each threshold
 # system
 batch_size = 64
 device = 'auto'
@@ -48,32 +48,41 @@ EXAMPLES = (
     'Customer: Great, the third broken kettle in a row. Just what I needed.',
 )
 ANSWER_COLUMNS = ('label', 'probability', 'runner_up')  # what a row of a table gets
-CHUNK = 2048  # texts that are in memory at a time
+# How many texts or rows are in memory at a time. A pipe is therefore answered after each 2,048 of
+# its lines, or at its end.
+CHUNK_SIZE = 2048
 
 # -----------------------------------------------------------------------------
 # checks, all of them before torch is imported
 
 
 def check_settings():
-    """Stops with one line where the settings contradict each other or cannot be meant."""
+    """Stops with one line where the settings contradict each other or are out of range."""
     if batch_size < 1:
         stop(f'batch_size={batch_size} is too small; set it to 1 or more')
     if not 0 <= threshold <= 1:
         stop(f'threshold={threshold} is no probability; set it to a number from 0 to 1')
     if text and input:
         stop('--text and --input are both given; leave out either of them')
+    if text and not text.strip():
+        stop('--text is blank; write a text, or leave it out')
     if output:
         check_output()
     if input:
         check_readable(input, 'input')
     if text.startswith('FILE:'):
-        check_readable(text.removeprefix('FILE:'), 'text')
+        path = text.removeprefix('FILE:')
+        check_readable(path, 'text')
+        if not read_text_file(path).strip():
+            stop(f'{path} is blank; check --text')
 
 
 def check_output():
     """Stops if output cannot be written, or if writing it would destroy the input."""
     if not input:
         stop(f'output={output} takes the rows of a table; name that table with --input=')
+    if json and output.lower().endswith(('.csv', '.tsv')):
+        stop(f'json=True contradicts output={output}; leave out --json, or name a .jsonl file')
     source = Path(input).resolve()
     target = Path(output).resolve()
     if source in (target, Path(part_file()).resolve()):
@@ -85,7 +94,7 @@ def check_output():
 
 
 def part_file():
-    """Where the rows are written until all of them are there."""
+    """Where the rows are written; the file is renamed to output only when it is complete."""
     return output + '.part'
 
 
@@ -101,7 +110,7 @@ def check_readable(path, setting):
         stop(f'{path} is in UTF-16; save it in UTF-8, or check --{setting}')
 
 
-def find_run():
+def find_checkpoint():
     """The checkpoint to use: out_dir itself if it is a .pt file, else the newest one below it."""
     if out_dir.endswith('.pt'):
         candidates = [Path(out_dir)]
@@ -120,65 +129,81 @@ def find_run():
 
 def classify_table(classifier):
     """Copies the table `input` to `output` or stdout, with the answers added to its rows."""
-    column = text_column or classifier.checkpoint['recipe']['columns'][0]
-    columns = table_columns(input)
-    if column not in columns:
-        choices = ', '.join(columns) or 'a header, all in UTF-8'
-        stop(f'{input}: there is no column {column!r}; set --text_column to one of {choices}')
+    text_name = text_column or classifier.checkpoint['recipe']['columns'][0]
+    try:
+        columns = table_columns(input)
+    except ValueError as error:  # its header is broken
+        stop(error)
+    if not columns:
+        remedy = 'save it in UTF-8, with a header and one line for each row'
+        if input.lower().endswith('.jsonl'):
+            remedy = 'save it in UTF-8, with one JSON object on each line'
+        stop(f'{input} has no row that can be read; {remedy}')
+    if text_name not in columns:
+        choices = ', '.join(columns)
+        stop(f'{input}: there is no column {text_name!r}; set --text_column to one of {choices}')
     if output:
-        # the output gets its name when it is whole
-        with open(part_file(), 'w', newline='', encoding='utf-8') as out:
-            classify_rows(classifier, column, columns, out)
+        # rename only when complete: an interrupted program leaves an older output as it is
+        with open(part_file(), 'w', newline='', encoding='utf-8') as file:
+            classify_rows(classifier, text_name, columns, file)
         os.replace(part_file(), output)
     else:
-        classify_rows(classifier, column, columns, sys.stdout)
+        classify_rows(classifier, text_name, columns, sys.stdout)
 
 
 def table_columns(path):
-    """The names of a table's columns; [] if it has no usable row."""
-    rows = (row for _, row, reason in read_rows(path) if not reason)
-    if path.lower().endswith('.jsonl'):
-        # any row may bring further columns, so all of them are read
-        return list(max(rows, key=len, default={}))
-    return list(next(rows, {}))
+    """The names of a table's columns, in order of first appearance; [] if no row can be read."""
+    columns = {}  # a dict, because it keeps the order and finds a name at once
+    for _, row, reason in read_rows(path):
+        if reason:
+            continue
+        columns.update(dict.fromkeys(row))
+        # all rows of a .csv or .tsv have the header's columns; those of a .jsonl may differ
+        if not path.lower().endswith('.jsonl'):
+            break
+    return list(columns)
 
 
-def classify_rows(classifier, column, columns, out):
+def classify_rows(classifier, text_name, columns, file):
     """
-    Classifies the rows of `input`, a chunk at a time, and writes them to the open file out.
+    Classifies the rows of `input`, a chunk at a time, and writes them to the open file.
 
-    A row that cannot be read is reported on stderr and left out; a row whose text is blank is
-    written without an answer.
+    text_name is the column of the texts. A row that cannot be read is reported on stderr and left
+    out; a row whose text is blank is written without an answer.
     """
-    names = {name: free_name(name, columns) for name in ANSWER_COLUMNS}
-    as_json = json or output.endswith(('.json', '.jsonl'))
-    writer = None if as_json else open_table(out, [*columns, *names.values()])
+    column_of_answer = {name: free_name(name, columns) for name in ANSWER_COLUMNS}
+    blank_answer = dict.fromkeys(column_of_answer.values(), '')
+    writer = None
+    if output_format() != 'json':
+        writer = open_table(file, [*columns, *column_of_answer.values()])
 
     n_rows, n_rejected, n_cut = 0, 0, 0
     started = time.perf_counter()
     progress_end = '\r' if sys.stderr.isatty() else '\n'
-    rows = read_rows(input)
-    while chunk := list(itertools.islice(rows, CHUNK)):
-        usable = []
+    numbered_rows = read_rows(input)
+    while chunk := list(itertools.islice(numbered_rows, CHUNK_SIZE)):
+        rows = []
+        rows_with_text = []
         for line_number, row, reason in chunk:
             if reason:
                 print(f'{input} line {line_number}: {reason}; left out', file=sys.stderr)
                 n_rejected += 1
-            else:
-                usable.append(row)
+                continue
+            rows.append(row)
+            if row.get(text_name, '').strip():
+                rows_with_text.append(row)
 
-        texts = [row.get(column, '') for row in usable]
-        answers = classifier.classify(texts, threshold, batch_size)
-        for row, row_text, answer in zip(usable, texts, answers):
-            for name, column_name in names.items():
-                row[column_name] = answer[name] if row_text.strip() else ''
-            if as_json:
-                out.write(dumps(row, ensure_ascii=False) + '\n')
-            else:
-                write_row(writer, row)
+        texts = [row[text_name] for row in rows_with_text]
+        for row in rows:
+            row.update(blank_answer)
+        for row, answer in zip(rows_with_text, classifier.classify(texts, threshold, batch_size)):
+            for name, column in column_of_answer.items():
+                row[column] = answer[name]
             n_cut += answer['truncated']
+        for row in rows:
+            write_row(file, writer, row)
 
-        n_rows += len(usable)
+        n_rows += len(rows)
         rows_per_s = n_rows / (time.perf_counter() - started)
         progress = f'{n_rows:,} rows, {rows_per_s:,.0f} a second'
         print(progress, file=sys.stderr, end=progress_end)
@@ -194,28 +219,40 @@ def free_name(name, taken):
     return name
 
 
-def open_table(out, columns):
-    """A csv.DictWriter to the open file out, its header written; a .tsv has tabs and no quotes."""
-    if is_tsv():
+def output_format():
+    """What the rows of a table are written as: 'csv', 'tsv' or 'json'."""
+    extension = Path(output).suffix.lower()
+    if json or extension in ('.json', '.jsonl'):
+        return 'json'
+    if extension == '.tsv':
+        return 'tsv'
+    return 'csv'
+
+
+def open_table(file, columns):
+    """A csv.DictWriter to the open file, its header written; a .tsv has tabs and no quotes."""
+    # Lines end with the csv module's \r\n, as RFC 4180 has it, in a .tsv too. Spreadsheets and
+    # read_rows take both line ends.
+    if output_format() == 'tsv':
         writer = csv.DictWriter(
-            out, columns, delimiter='\t', quoting=csv.QUOTE_NONE, quotechar=None
+            file, columns, delimiter='\t', quoting=csv.QUOTE_NONE, quotechar=None
         )
     else:
-        writer = csv.DictWriter(out, columns)
-    write_row(writer, dict(zip(columns, columns)))
+        writer = csv.DictWriter(file, columns)
+    write_row(file, writer, dict(zip(columns, columns)))
     return writer
 
 
-def write_row(writer, row):
-    if is_tsv():
+def write_row(file, writer, row):
+    """Writes one row to the open file; writer is its open_table, None for JSON."""
+    if writer is None:
+        file.write(dumps(row, ensure_ascii=False) + '\n')
+        return
+    if output_format() == 'tsv':
         # without quotes no cell may hold what ends a cell or a line
         blanks = str.maketrans('\t\r\n', '   ')
         row = {name: str(cell).translate(blanks) for name, cell in row.items()}
     writer.writerow(row)
-
-
-def is_tsv():
-    return output.endswith('.tsv')
 
 
 # -----------------------------------------------------------------------------
@@ -225,20 +262,19 @@ def is_tsv():
 def classify_texts(classifier):
     """Prints an answer for each text: a JSON object, or one line for people."""
     texts = read_texts()
-    while chunk := list(itertools.islice(texts, CHUNK)):
+    while chunk := list(itertools.islice(texts, CHUNK_SIZE)):
         answers = classifier.classify(chunk, threshold, batch_size)
-        for one_text, answer in zip(chunk, answers):
+        for content, answer in zip(chunk, answers):
             if json:
-                print(dumps({'text': one_text} | answer, ensure_ascii=False))
+                print(dumps({'text': content} | answer, ensure_ascii=False))
             else:
-                print_answer(one_text, answer)
+                print_answer(content, answer)
 
 
 def read_texts():
     """Yields the text of --text or of its file; else the lines of a pipe; else the examples."""
     if text.startswith('FILE:'):
-        path = text.removeprefix('FILE:')
-        yield Path(path).read_text(encoding='utf-8-sig', errors='replace').rstrip('\n')
+        yield read_text_file(text.removeprefix('FILE:'))
     elif text:
         yield text.rstrip('\n')
     elif stdin_is_pipe():
@@ -252,6 +288,11 @@ def read_texts():
         yield from EXAMPLES
 
 
+def read_text_file(path):
+    """All of a file as one text."""
+    return Path(path).read_text(encoding='utf-8-sig', errors='replace').rstrip('\n')
+
+
 def stdin_is_pipe():
     """Is there a pipe, a socket or a file at stdin? A terminal or a closed stdin is none."""
     try:
@@ -261,28 +302,29 @@ def stdin_is_pipe():
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-def print_answer(text, answer):
+def print_answer(content, answer):
     """One line for people: label, probability as a bar and a number, runner-up, text."""
     bar = '#' * round(10 * answer['probability'])
     runner_up = answer['runner_up']
     runner_up_probability = answer['probabilities'][runner_up]
-    text = ' '.join(text.split())
-    if len(text) >= 80:
-        text = text[:77] + '...'
+    excerpt = ' '.join(content.split())
+    if len(excerpt) >= 80:
+        excerpt = excerpt[:77] + '...'
     line = f'{answer["label"]:10} {bar:10} {answer["probability"]:.2f}'
-    line += f'  (else {runner_up} {runner_up_probability:.2f})  {text}'
+    line += f'  (else {runner_up} {runner_up_probability:.2f})  {excerpt}'
     if answer['truncated']:
         line += '  [only a part was read: too long]'
     print(line)
 
 
 # -----------------------------------------------------------------------------
+# the program
 
 
 def main():
     configure(globals())
     check_settings()
-    path = find_run()
+    path = find_checkpoint()
 
     # torch comes with this import: a mistyped flag should not wait for it
     from nanosentiment import Classifier

@@ -23,6 +23,7 @@ import shlex
 import signal
 import sys
 import time
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ fallback_dataset = ''  # used, with a warning, where the data set cannot be down
 # batches
 batch_size = 16  # texts of one forward and backward pass
 gradient_accumulation_steps = 1  # such passes in one step, over all processes together
-# model; a checkpoint brings its own n_layer, n_head, n_embd and causal
+# model; a checkpoint brings its own sizes, and is causal or not
 n_layer = 4
 n_head = 4
 n_embd = 192
@@ -63,7 +64,7 @@ causal = True
 pool = 'auto'  # 'last', 'first' or 'mean'; auto: the checkpoint's own, from scratch 'last'
 dropout = 0.2  # few texts need much
 head_dropout = 0.0
-token_dropout = 0.0  # of whole words; 0.4 helps from scratch where texts repeat each other
+token_dropout = 0.0  # of whole tokens; 0.4 helps from scratch where texts repeat each other
 # fine-tuning
 freeze = 0  # the embeddings and this many layers stay as they came; 0: nothing is frozen
 layer_decay = 1.0  # learning rate of a layer over that of the one above; 0.9 spares the lower ones
@@ -112,9 +113,10 @@ def get_batch(split, rows, device, few_lengths=False):
     """
     The texts of these rows (B,) -> idx (B, T) padded on the right, lengths (B,), targets (B,).
 
-    T is the longest text's length; with few_lengths it is rounded up, so that few shapes occur.
+    T is the longest text's length; with few_lengths it is rounded up, so that few shapes occur,
+    each of which becomes a CUDA graph.
     """
-    max_length = split.block_size if few_lengths else 0
+    max_length = split.block_size if few_lengths else 0  # 0: not rounded up
     idx, lengths = pad_rows([split[row] for row in rows], max_length)
     targets = split.labels[rows].astype(np.int64)
     return [torch.from_numpy(array).to(device) for array in (idx, lengths, targets)]
@@ -134,23 +136,23 @@ def training_steps(split, texts_per_step, first_iter, iters_per_epoch):
         n_done = 0
 
 
-def prepare_data(config):
+def prepare_data(config, is_master):
     """
     The prepared folder and the config, with fallback_dataset in it if the data set is neither here
-    nor to be downloaded. Then a box on stderr says so.
+    nor to be downloaded. Then the first process says so in a box on stderr.
     """
     try:
         return prepare.prepare(config), config
     except Unreachable as error:
         if not fallback_dataset:
             raise
-        box = [
-            '#' * 100,
-            *str(error).split('; '),
-            f'GOING ON WITH {fallback_dataset.upper()} INSTEAD: '
-            f'it says nothing about {config["dataset"]}',
-        ]
-        print('\n#  '.join(box), box[0], sep='\n', file=sys.stderr)
+        if is_master:
+            print('#' * 100, file=sys.stderr)
+            for sentence in str(error).split('; '):
+                print(f'#  {sentence}', file=sys.stderr)
+            going_on = f'GOING ON WITH {fallback_dataset.upper()} INSTEAD'
+            print(f'#  {going_on}: it says nothing about {config["dataset"]}', file=sys.stderr)
+            print('#' * 100, file=sys.stderr)
         config = config | {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
         return prepare.prepare(config), config
 
@@ -297,7 +299,7 @@ FREE_FOR_REPEATS = {
     'fallback_dataset', 'wandb_log', 'wandb_project', 'wandb_run_name',
 }  # fmt: skip
 # a resumed run may also end elsewhere, which the learning rate follows
-FREE_FOR_RESUME = FREE_FOR_REPEATS | {'init_from', 'max_epochs', 'max_iters', 'patience'}
+FREE_FOR_RESUME = FREE_FOR_REPEATS | {'max_epochs', 'max_iters', 'patience'}
 
 
 def check_settings(config, world_size):
@@ -331,7 +333,9 @@ def check_settings(config, world_size):
 # the run; under a guard, because bench.py and the tests import what stands above
 
 if __name__ == '__main__':
-    defaults = vars(prepare) | globals()
+    defaults = vars(prepare) | globals()  # a copy, before configure overwrites the globals
+    # Config files and the command line set the globals above. prepare.py's settings stand only in
+    # config, which goes into the checkpoints.
     config = configure(globals(), prepare)
     rank = int(os.getenv('RANK', '0'))
     world_size = int(os.getenv('WORLD_SIZE', '1'))
@@ -340,7 +344,11 @@ if __name__ == '__main__':
     best_path = os.path.join(out_dir, 'best.pt')
     resume_command = f'python train.py {shlex.quote(f"--out_dir={out_dir}")} --init_from=resume'
 
+    is_terminal = sys.stdout.isatty()
+
     def say(text, end='\n'):
+        if is_terminal:
+            text = f'\r\x1b[K{text}'  # in place of the progress line
         if is_master:
             print(text, end=end, flush=True)
 
@@ -351,9 +359,10 @@ if __name__ == '__main__':
             sys.exit(run_repeats(config, FREE_FOR_REPEATS))
         if init_from == 'resume':
             resumed, config = resume_checkpoint(last_path, config, defaults, FREE_FOR_RESUME)
+            # from here on the globals are the settings of that run
             globals().update({name: config[name] for name in config if name in globals()})
         check_settings(config, world_size)
-        get_lr(warmup_iters, decay_iters=1)  # an unknown decay_lr is an error now, not later
+        get_lr(warmup_iters, decay_iters=1)  # only to see now, not later, that decay_lr is known
         device, ptdtype = choose_device(device, dtype)
     except ValueError as error:
         stop(error)
@@ -363,9 +372,10 @@ if __name__ == '__main__':
     if world_size > 1:
         if backend == 'auto':
             backend = 'nccl' if device_type == 'cuda' else 'gloo'
-        dist.init_process_group(backend)
         if device_type == 'cuda':
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(device)  # choose_device gives each process a GPU of its own
+        # the others wait while the first one downloads and prepares
+        dist.init_process_group(backend, timeout=timedelta(hours=6))
     autocast = torch.autocast(device_type, ptdtype, enabled=ptdtype != torch.float32)
     scaler = torch.amp.GradScaler(device_type, enabled=ptdtype == torch.float16)
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -383,7 +393,7 @@ if __name__ == '__main__':
             source = find(init_from)
             if config['tokenizer'] == 'auto':
                 config['tokenizer'] = os.path.abspath(source)  # 'gpt2' is a name of its own
-        folder, config = prepare_data(config)
+        folder, config = prepare_data(config, is_master)
         if is_master and world_size > 1:
             dist.barrier()
         meta = read_meta(folder)
@@ -425,7 +435,7 @@ if __name__ == '__main__':
             model = Transformer(Config(**resumed['config']))
             model.load_state_dict(resumed['model'])
         elif source:
-            # a checkpoint has sizes of its own, and refuses others
+            # a checkpoint has sizes of its own and refuses others; causal it may be told
             others |= {name: value for name, value in sizes.items() if value != defaults[name]}
             model = Transformer.from_pretrained(source, n_class, label_names, **others)
             check_tokens(source, tokenizer_state, vocab_size, model.config.vocab_size)
@@ -523,6 +533,7 @@ if __name__ == '__main__':
     if resumed is not None:
         run = resumed['run']
         command = resumed['command']
+    resumed = None  # its weights and optimizer state need not stay in memory
 
     def save(path, **more):
         """Writes best.pt or last.pt: what they have in common, and more."""
@@ -586,7 +597,6 @@ if __name__ == '__main__':
     steps = training_steps(train_split, texts_per_step, first_iter, iters_per_epoch)
     begin = clock = time.perf_counter()
     last_shown = 0.0
-    is_terminal = sys.stdout.isatty()
     while True:
         if patience > 0 and run['bad_evals'] >= patience:
             stopped = 'early'
@@ -628,7 +638,7 @@ if __name__ == '__main__':
                     # together: one without rows computes some text, with a weight of 0.
                     rows = step_rows[:1]
                     n_texts = math.inf
-                batch = get_batch(train_split, rows, device, few_lengths=use_graphs)
+                batch = get_batch(train_split, rows, device)
                 if world_size > 1:
                     # gradients are exchanged once, and DDP averages them where we want the sum
                     net.require_backward_grad_sync = micro_step == micro_steps[-1]
@@ -640,7 +650,8 @@ if __name__ == '__main__':
         # all processes agree on the loss and on whether to stop
         stop_requested = len(signals) > 0
         if world_size > 1:
-            shared = torch.tensor([loss_and_norm[0] / world_size, len(signals)], device=device)
+            loss = loss_and_norm[0] / world_size  # the factor that n_texts / world_size has brought
+            shared = torch.tensor([loss, len(signals)], device=device)
             dist.all_reduce(shared)
             loss_and_norm[0] = shared[0]
             stop_requested = shared[1].item() > 0
@@ -649,7 +660,7 @@ if __name__ == '__main__':
         loss, grad_norm = loss_and_norm.tolist()
         if not math.isfinite(loss) or (not math.isfinite(grad_norm) and not scaler.is_enabled()):
             where = f'the loss is {loss}, its gradient norm {grad_norm}, at iter {iter_num}'
-            remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32'
+            remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32, and train again'
             stop(f'{where}; {remedy}; {out_dir} is as the last evaluation left it')
 
         # count
@@ -675,8 +686,8 @@ if __name__ == '__main__':
             speed = run['examples'] / run['train_seconds']
             say(
                 f'iter {iter_num:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss:.4f}, '
-                f'lr {lr:.1e}, {speed:,.0f} texts/s, {minutes}:{seconds:02} left at this pace ',
-                end='\r' if is_terminal else '\n',
+                f'lr {lr:.1e}, {speed:,.0f} texts/s, {minutes}:{seconds:02} left at this pace',
+                end='' if is_terminal else '\n',
             )
 
         # evaluate, and keep the best checkpoint; all processes do, so that they agree on patience
@@ -693,6 +704,7 @@ if __name__ == '__main__':
                 run |= {'best': val_scores, 'best_score': new_score, 'bad_evals': 0}
             else:
                 run['bad_evals'] += 1
+            # with all that the objective adds, so it is not to be compared with the validation loss
             train_loss = run['loss_sum'] / run['loss_n']
             run |= {'loss_sum': 0.0, 'loss_n': 0}
             say(

@@ -14,10 +14,12 @@ weights_only=True. They hold all that is needed to classify a text in the way of
     command      what was typed
     versions     of Python, torch and numpy
     git          the commit of this project
-    best, metrics, temperature    only in best.pt: the validation scores; of the logits
-    run, optimizer, scaler        only in last.pt: the state of the loop
+    best, metrics    only in best.pt: the scores that are shown, and all validation scores
+    temperature      only in best.pt: what to divide the logits by, fitted on validation
+    run              only in last.pt: the state of the loop; with it optimizer and scaler
 """
 
+import functools
 import os
 import platform
 import subprocess
@@ -62,12 +64,13 @@ def save_checkpoint(path, checkpoint):
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save raises either when a disk is full
         what = f'{path} cannot be written ({error}) and is as it was'
-        remedy = 'make room or choose another --out_dir, then go on with --init_from=resume'
+        remedy = 'make room, then go on with --init_from=resume'
         raise ValueError(f'{what}; {remedy}') from None
 
 
+@functools.cache
 def git_commit():
-    """The commit of this project, or '' where there is no git."""
+    """The commit of this project when it was first asked for, or '' where there is no git."""
     try:
         command = ['git', 'rev-parse', 'HEAD']
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -146,8 +149,9 @@ def is_same_setting(name, value, settings):
     """Does a value that is asked for now mean what the settings of an earlier run hold?"""
     if value in (settings[name], 'auto'):  # 'auto' leaves the choice to the earlier run
         return True
-    # the earlier run may have been asked for this data set and have fallen back on another one
-    return name == 'dataset' and settings[name] == settings['fallback_dataset']
+    # the earlier run may have been asked for this data and have fallen back on another data set
+    is_data = name in ('dataset', 'text_column', 'label_column')
+    return is_data and settings['dataset'] == settings['fallback_dataset']
 
 
 # -----------------------------------------------------------------------------
@@ -172,7 +176,7 @@ class Classifier:
         self.model, self.tokenizer, self.checkpoint = open_checkpoint(path)
         trained_dtype = self.checkpoint['settings']['dtype']
         self.device, self.dtype = choose_device(device, dtype, trained_dtype)
-        self.model.to(self.device)
+        self.model = fast.in_dtype(self.model.to(self.device), self.dtype)
         self.labels = self.checkpoint['labels']
         self.temperature = self.checkpoint.get('temperature', 1.0)
         self.block_size = self.model.config.block_size
@@ -190,6 +194,8 @@ class Classifier:
 
     def logits(self, ids, batch_size=64):
         """A sequence of n arrays of token ids, at most block_size each -> logits (n, n_class)."""
+        if self.device == 'cpu':
+            fast.keep_memory()  # after tokenizing; a fifth less time
         return fast.predict(self.model, ids, batch_size, self.dtype)
 
     def probabilities(self, logits):

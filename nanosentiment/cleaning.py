@@ -26,7 +26,13 @@ SPEAKER = re.compile(
 
 
 def strip_html(text, value):
-    """'a &amp; <b>b</b>' -> 'a &  b '"""
+    """
+    Replaces entities by what they stand for, and tags by blanks.
+
+    <br> and </p> become blanks too and not line ends, so that keep_speakers does not find a name
+    that only such a tag puts on a line of its own.
+    Example: ('a &amp; <b>b</b>', True) -> 'a &  b '
+    """
     if not value:
         return text
 
@@ -42,7 +48,7 @@ def keep_speakers(text, value):
     value: names separated by commas, or 'all' to keep every turn with its name. A turn begins with
     "Name:" at the start of a line and ends before anybody's next "Name:". A text in which no name
     is found is no dialogue, and all of it is kept.
-    Example: 'customer', 'Agent: Hello.\\nCustomer: It broke.\\nTwice.' -> ' It broke.\\nTwice.'
+    Example: ('Agent: Hello.\\nCustomer: It broke.\\nTwice.', 'customer') -> ' It broke.\\nTwice.'
     """
     if value == 'all':
         return text
@@ -65,14 +71,14 @@ def keep_speakers(text, value):
 
 
 def strip_brackets(text, value):
-    """'fine (I guess)' -> 'fine I guess'"""
+    """('fine (I guess)', True) -> 'fine I guess'"""
     if not value:
         return text
     return BRACKET.sub('', text)
 
 
 def lowercase(text, value):
-    """'Fine' -> 'fine'"""
+    """('Fine', True) -> 'fine'"""
     if not value:
         return text
     return text.lower()

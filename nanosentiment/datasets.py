@@ -59,24 +59,31 @@ def find_raw(dataset, data_dir, test_file=''):
     for in data_dir, in the project's data/ and in $NANOSENTIMENT_RAW, and if they are in none of
     these downloaded into the first. test_file takes the place of the data set's own; without it
     a path has no 'test'. Raises download.Unreachable, and ValueError for a file that is missing and
-    has no url.
+    cannot be downloaded.
     """
     # train comes first, because it decides which labels there are
     if dataset in DATASETS:
         paths = {'train': find_file(dataset, 'train', data_dir)}
     else:
-        paths = {'train': dataset}
+        paths = {'train': check_file(dataset)}
 
     if test_file:
-        paths['test'] = test_file
+        paths['test'] = check_file(test_file)
     elif dataset in DATASETS:
         paths['test'] = find_file(dataset, 'test', data_dir)
     return paths
 
 
-def find_file(dataset, split, data_dir):
+def check_file(path):
+    """The path of a user's own file. ValueError if there is no such file."""
+    if not os.path.isfile(path):
+        raise ValueError(f'there is no file {path} in {os.getcwd()}; correct its path')
+    return path
+
+
+def find_file(dataset, split_name, data_dir):
     """One file of a named data set -> its path."""
-    name, digest = DATASETS[dataset][split]
+    name, digest = DATASETS[dataset][split_name]
     folders = [data_dir, DATA_DIR, os.getenv('NANOSENTIMENT_RAW')]
     candidates = [os.path.join(folder, dataset, name) for folder in filter(None, folders)]
     for path in candidates:

@@ -19,6 +19,7 @@ from nanosentiment.files import checksum
 
 TIMEOUT_S = 7  # a server that says nothing for so long counts as unreachable
 MAX_ATTEMPTS = 3  # in a row that bring nothing new
+RETRY_WAIT_S = 0.6  # before the second attempt; twice as long before the third
 
 
 class Unreachable(OSError):
@@ -54,91 +55,136 @@ def open_url(url, start, token):
     if token:
         request.add_unredirected_header('Authorization', f'Bearer {token}')
     opener = urllib.request.build_opener(SameHostRedirect)
-    answers = queue.Queue()
+    responses = queue.Queue()
 
-    def wait_for_answer():
+    def wait_for_response():
         try:
-            answers.put(opener.open(request, timeout=TIMEOUT_S))
+            responses.put(opener.open(request, timeout=TIMEOUT_S))
         except Exception as error:
-            answers.put(error)
+            responses.put(error)
 
     # looking up a host name has no timeout, so it happens in a thread that can be abandoned
-    threading.Thread(target=wait_for_answer, daemon=True).start()
-    answer = answers.get(timeout=TIMEOUT_S + 1)
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    threading.Thread(target=wait_for_response, daemon=True).start()
+    wait_s = TIMEOUT_S + 1  # a little longer, so that the opener's own error comes first
+    try:
+        response = responses.get(timeout=wait_s)
+    except queue.Empty:
+        raise OSError(f'no answer in {wait_s:g} s') from None
+    if isinstance(response, Exception):
+        raise response
+    return response
 
 
-def save_response(response, part, start):
+def save_response(response, part_path, start):
     """
-    Appends the body of a response to the file `part`, which holds the first `start` bytes.
+    Appends the body of a response to the file `part_path`, which holds the first `start` bytes.
 
-    Returns the size of `part` afterwards, and the exception that ended the transfer, or None
-    if the file is complete.
+    Returns the size of the file afterwards, and the exception that ended the transfer, or None
+    if the file is complete. Raises OSError if the file cannot be written, as on a full disk.
     """
-    with open(part, 'ab') as f:
-        if not response.headers.get('Content-Range', '').startswith(f'bytes {start}-'):
-            # this server ignores ranges and sends the file from its beginning
-            f.truncate(0)
-            start = 0
-        length = response.headers.get('Content-Length')
-        total = start + int(length) if length else 0
-        next_print = time.time() + 1
-        try:
-            while block := response.read1(1 << 20):
-                f.write(block)
-                if time.time() > next_print:
-                    next_print = time.time() + print_progress(f.tell(), total)
-        except (OSError, http.client.HTTPException) as error:
-            return f.tell(), error
-        n_bytes = f.tell()
+    mode = 'ab'
+    if not response.headers.get('Content-Range', '').startswith(f'bytes {start}-'):
+        # this server does not resume: it sends the file from its beginning
+        mode = 'wb'
+        start = 0
+    n_bytes = start
+    length = response.headers.get('Content-Length')
+    total = 0  # unknown
+    if length:
+        total = start + int(length)
+
+    is_terminal = sys.stderr.isatty()
+    print_interval = 1 if is_terminal else 30  # seconds
+    next_print = time.time() + 1
+    has_printed = False
+    error = None
+    with open(part_path, mode) as f:
+        while True:
+            # only what the connection raises is a broken transfer, not a full disk
+            try:
+                block = response.read1(1 << 20)
+            except (OSError, http.client.HTTPException) as transfer_error:
+                error = transfer_error
+                break
+            if not block:
+                break
+            f.write(block)
+            n_bytes += len(block)
+            if time.time() > next_print:
+                print_progress(n_bytes, total, is_terminal)
+                next_print = time.time() + print_interval
+                has_printed = True
+    if has_printed and is_terminal:
+        print(file=sys.stderr)  # what is printed next gets a line of its own
+
     # without Content-Length the body came in chunks, and http.client has seen the last of them
-    if total not in (0, n_bytes):
-        return n_bytes, OSError(f'it broke off after {n_bytes:,} of {total:,} bytes')
-    return n_bytes, None
+    if error is None and total not in (0, n_bytes):
+        error = OSError(f'it broke off after {n_bytes:,} of {total:,} bytes')
+    return n_bytes, error
 
 
-def print_progress(n_bytes, total):
-    """Prints how much has come, on stderr. Returns the number of seconds until the next print."""
-    megabytes = f'{n_bytes / 1e6:,.0f} of {total / 1e6:,.0f} MB'
-    if sys.stderr.isatty():
-        print(megabytes, end='\r', file=sys.stderr, flush=True)
-        return 1
-    print(megabytes, file=sys.stderr, flush=True)
-    return 30
+def print_progress(n_bytes, total, is_terminal):
+    """Prints on stderr how much has come; a terminal's line is overwritten by the next one."""
+    megabytes = f'{n_bytes / 1e6:,.0f} MB'
+    if total > 0:
+        megabytes = f'{n_bytes / 1e6:,.0f} of {total / 1e6:,.0f} MB'
+    end = '\r' if is_terminal else '\n'
+    print(megabytes, end=end, file=sys.stderr, flush=True)
 
 
 # -----------------------------------------------------------------------------
 # as many requests as it takes
 
 
-def attempt(url, part, token):
-    """One request for what `part` still lacks. Returns the same as `save_response`."""
-    start = os.path.getsize(part) if os.path.exists(part) else 0
+def size_of(path):
+    """The number of bytes of a file, 0 if it is not there."""
+    if not os.path.exists(path):
+        return 0
+    return os.path.getsize(path)
+
+
+def request_rest(url, part_path, token, is_first):
+    """
+    One request for what `part_path` still lacks. Returns the same as `save_response`.
+
+    is_first: whether this is the first request; only then a failure to connect is raised.
+    """
+    start = size_of(part_path)
     try:
         response = open_url(url, start, token)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start > 0:
-            # the range does not exist: `part` is longer than the file, so it is no beginning of it
-            os.remove(part)
-        elif error.code < 500 and error.code != 429:
+            # the server has nothing from byte `start` on: either this is the whole file already
+            if error.headers.get('Content-Range') == f'bytes */{start}':
+                return start, None
+            # or it is longer, and so not the beginning of that file
+            os.remove(part_path)
+            return 0, error
+        if error.code >= 500 or error.code == 429:
+            return start, error  # the server is overloaded
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        if is_first:
             raise
-        return start, error
+        return start, error  # the server has answered before
     with response:
-        return save_response(response, part, start)
+        return save_response(response, part_path, start)
 
 
-def receive(url, part, token):
+def download_with_retries(url, part_path, token):
     """
-    Downloads `url` into the file `part`, from where that file ends.
+    Downloads `url` into the file `part_path`, from where that file ends.
 
-    A transfer that breaks off, and a server that is overloaded, are tried again.
+    A transfer that breaks off, and a server that is overloaded, are tried again. So is a connection
+    that fails after the server has answered once. A server that cannot be reached by the first
+    request is not tried again: whoever works without a network should not wait to be told so.
     """
-    most_bytes = 0
+    most_bytes = size_of(part_path)
     n_failed = 0
+    is_first = True
     while True:
-        n_bytes, error = attempt(url, part, token)
+        n_bytes, error = request_rest(url, part_path, token, is_first)
+        is_first = False
         if error is None:
             return
         if n_bytes > most_bytes:
@@ -148,56 +194,52 @@ def receive(url, part, token):
             n_failed += 1
         if n_failed == MAX_ATTEMPTS:
             raise error
-        time.sleep(n_failed * TIMEOUT_S / 12)
+        time.sleep(n_failed * RETRY_WAIT_S)
 
 
-def fetch(url, path, digest='', way_out='', keep=False, token=''):
+def fetch(url, path, digest='', remedy='', keep=False, token=''):
     """
     Downloads `url` to `path` and returns `path`.
 
-    The file is received as `path`.part, its checksum compared with `digest`, and then renamed.
-    digest: md5 or sha256 in hex digits; '' prints the sha256 of what came instead.
-    keep: the part outlives a failure, and the next call continues it.
+    The file arrives as `path`.part. If its checksum is `digest`, it is renamed to `path`.
+    digest: md5 or sha256 in hex digits; if it is '', the sha256 of the download is printed.
+    keep: the .part file outlives a failure, and the next call continues it.
     token: an access token, which only the server of `url` sees.
     For a url 'archive.zip#member' the digest is the archive's, and the member goes to `path`.
 
-    Raises Unreachable, whose message ends with `way_out`: what the user can do. A server that
-    does not answer is given up after TIMEOUT_S + 1 seconds.
+    Raises Unreachable, whose message ends with `remedy`: what the user can do. A server that does
+    not answer is given up after TIMEOUT_S + 1 seconds.
     """
     url, _, member = url.partition('#')
     folder = os.path.dirname(os.path.abspath(path))
-    part = f'{path}.part' if keep else f'{path}.{os.getpid()}.part'
+    part_path = f'{path}.part' if keep else f'{path}.{os.getpid()}.part'
     algorithm = 'md5' if len(digest) == 32 else 'sha256'
     is_received = False
     print(f'downloading {url}', file=sys.stderr)
     try:
         os.makedirs(folder, exist_ok=True)
-        receive(url, part, token)
+        download_with_retries(url, part_path, token)
         is_received = True
-        received_digest = checksum(part, algorithm)
+        received_digest = checksum(part_path, algorithm)
         if digest and received_digest != digest:
-            raise OSError(f'what came has checksum {received_digest}, not {digest}')
+            raise OSError(f'the downloaded file has checksum {received_digest}, not {digest}')
         if not digest:
-            print(f'{path} has sha256 {received_digest}', file=sys.stderr)
+            print(f'{url} has sha256 {received_digest}', file=sys.stderr)
         if member:
-            extract_member(part, member, path)
+            extract_member(part_path, member, path)
         else:
-            os.replace(part, path)
-    except (
-        Exception
-    ) as error:  # address, server, connection, archive, disk: many types of exceptions
-        reason = ' '.join(str(error).split()) or f'no answer in {TIMEOUT_S} s'
-        code = getattr(error, 'code', 0)
-        if code in (401, 403):
-            reason += ', gated or misspelt? HF_TOKEN opens gated names'
+            os.replace(part_path, path)
+    # a bad address, the server, the connection, the archive, the disk: many types of exceptions
+    except Exception as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
         message = f'cannot download {url} ({reason})'
-        if way_out:
-            message += f'; {way_out}'
-        raise Unreachable(message, code) from None
+        if remedy:
+            message += f'; {remedy}'
+        raise Unreachable(message, getattr(error, 'code', 0)) from None
     finally:
         # a complete file that did not pass must not be continued, so it goes in any case
-        if os.path.exists(part) and (is_received or not keep):
-            os.remove(part)
+        if os.path.exists(part_path) and (is_received or not keep):
+            os.remove(part_path)
     return path
 
 

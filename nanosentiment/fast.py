@@ -2,7 +2,8 @@
 The speed tricks of this project, all in one place: attention and dropout on a CPU, threaded
 prediction, memory that stays with the process, training steps recorded as CUDA graphs.
 
-Each can be replaced by the plain form that its docstring names, and the results stay the same.
+Each can be replaced by the plain form that its docstring names; the results stay the same, up to
+rounding and the random numbers of dropout.
 The gains were measured on the processors named beside them; bench.py measures the whole.
 """
 
@@ -118,13 +119,10 @@ def predict(model, texts, batch_size=64, dtype=torch.float32, rows=None):
     texts is a sequence of token id arrays (a memmaps.Split is one); rows selects some of them.
     Texts are sorted by length, so that a batch needs almost no padding; the logits do not depend
     on which texts share a batch. On a CPU each thread takes batches of its own instead of all
-    threads sharing each operation: 1.2 times as fast with two threads. There it also calls
-    keep_memory, which holds for the whole process.
+    threads sharing each operation: 1.2 times as fast with two threads.
     The plain form is model(idx, lengths) under torch.no_grad(), batch by batch.
     """
     device = model.wte.weight.device
-    if device.type == 'cpu':
-        keep_memory()
     if rows is None:
         rows = np.arange(len(texts))
     # the longest texts come first, so that all threads end at about the same time
@@ -169,10 +167,10 @@ def text_lengths(texts):
 
 def in_dtype(model, dtype):
     """
-    The model, or for the time of a prediction a copy with its linear layers cast: once, instead
-    of by autocast in each batch.
+    The model if its linear layers compute in dtype, or else a copy in which they do. So weights are
+    cast once instead of by autocast in each batch.
     """
-    if dtype == torch.float32:
+    if dtype in (torch.float32, model.head.weight.dtype):
         return model
     net = copy.deepcopy(model)
     for module in net.modules():
@@ -196,7 +194,8 @@ def map_in_threads(function, batches):
         ) as pool:
             return list(pool.map(function, batches))
     finally:
-        # set_num_threads in a worker changes the setting of the whole process
+        # set_num_threads counts for the thread that calls it, but get_num_threads would go on
+        # to tell the whole process the number of the workers
         torch.set_num_threads(n_threads)
 
 
@@ -227,7 +226,7 @@ def keep_memory(keep=True):
     else:
         libc.mallopt(M_ARENA_MAX, 0)
         libc.mallopt(M_MMAP_MAX, 65536)
-        # glibc raises the first of these up to 32 MiB by itself, and trims at twice that
+        # glibc raises its M_MMAP_THRESHOLD up to 32 MiB by itself, and trims at twice that
         libc.mallopt(M_MMAP_THRESHOLD, 2**25)
         libc.mallopt(M_TRIM_THRESHOLD, 2**26)
 
@@ -246,7 +245,8 @@ class GraphStep:
     step is a function of tensors on the GPU that looks at none of their values and returns a
     tensor, which is valid until the next call. variant tells apart steps of one shape that do
     other work, for instance train the head alone. The first batch of a shape is computed in the
-    plain way, which warms up; then the step is recorded, which computes nothing.
+    plain way, which warms up; then the step is recorded, which computes nothing. A replayed dropout
+    draws anew: call torch.manual_seed before a step to fix it.
     The plain form is calling step itself.
     """
 

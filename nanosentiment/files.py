@@ -26,6 +26,12 @@ def read_json(path, remedy):
         raise ValueError(f'{path} cannot be read ({error}); {remedy}') from None
 
 
+def write_json(path, content):
+    """Writes a JSON file. It is no write_whole: an interruption leaves a part of it."""
+    with open(path, 'w', encoding='utf-8') as f:
+        json.dump(content, f, indent=1)
+
+
 def read_json_lines(path):
     """
     The objects of a .jsonl file in a list, [] if there is no such file.

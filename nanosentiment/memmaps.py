@@ -66,7 +66,7 @@ def read_array(folder, name, kind, size):
     n_bytes = 0
     if os.path.exists(path):
         n_bytes = os.path.getsize(path)
-    if n_bytes != expected or n_bytes == 0:
+    if n_bytes != expected:
         raise ValueError(
             f'{path} has {n_bytes} bytes, meta.json says {expected}; '
             f'delete {folder} and prepare again'
@@ -81,7 +81,8 @@ class Split:
 
     With block_size, texts are cut to so many tokens, and keep says what stays of a longer one, see
     truncate. lengths (of the cut texts), labels and raw rows are arrays (n,). Raises ValueError for
-    a split without rows, for missing files and those of another size than meta.json says.
+    a split without rows, for a block_size that holds no more than the special tokens, and for files
+    that are missing or of another size than meta.json says.
     """
 
     def __init__(self, folder, name, block_size=None, keep=None):
@@ -95,6 +96,13 @@ class Split:
             if name in ('val', 'test'):
                 remedy = f'raise --{name}_fraction, or add rows to the data'
             raise ValueError(f'the {name} split of {folder} has no rows; {remedy}')
+        if block_size is not None:
+            n_special = self.meta['tokenizer']['n_prefix'] + self.meta['tokenizer']['n_suffix']
+            if block_size <= n_special:
+                raise ValueError(
+                    f'block_size {block_size} leaves no room for text beside {n_special} special '
+                    f'tokens; set it above {n_special}'
+                )
         n_tokens = self.meta['tokens'][name]
         self.tokens = read_array(folder, name, 'tok', n_tokens)
         self.offsets = read_array(folder, name, 'off', n_rows + 1)
@@ -127,6 +135,7 @@ def truncate(ids, block_size, keep, n_prefix, n_suffix):
     keep: 'first' or 'last' keeps that end, 'both' half of each. n_prefix and n_suffix are how many
     special tokens stand before and after the text.
     """
+    assert block_size > n_prefix + n_suffix, (block_size, n_prefix, n_suffix)
     if len(ids) <= block_size:
         return ids
     if keep == 'first':
@@ -163,8 +172,9 @@ def epoch_batches(split, batch_size, seed, epoch, balanced=False):
     else:
         order = rng.permutation(n_rows)
 
-    # Sort by length within buckets of up to 64 batches. There are at least 8 buckets, because
-    # sorting the whole epoch at once would put the same texts together in every epoch.
+    # Sort by length within buckets of up to 64 batches. Sorting the whole epoch at once would put
+    # the same texts together in every epoch, so there are at least 8 buckets; of fewer than 8
+    # batches each is a bucket.
     bucket_batches = n_rows // (8 * batch_size)
     bucket_batches = min(max(bucket_batches, 1), 64)
     bucket_size = bucket_batches * batch_size

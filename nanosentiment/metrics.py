@@ -436,6 +436,3 @@ def describe_column(counts):
         report['df'] = df
         report['p'] = chi2_p_value(float(chi2), df)
     return report
-
-
-describe = describe_column  # the name under which prepare.py imports it

@@ -1,9 +1,10 @@
 """
-The pictures of report.py: learning curves, confusion matrix, reliability diagram, accuracy by
-length of the text, and the accuracy of all seeds or folds beside the baselines.
+The figures of report.py: learning curves, confusion matrix, reliability diagram, accuracy by
+length of the text, and the accuracy of all runs (seeds or folds) beside the baselines.
 
-Each function draws one picture from plain arrays and returns a matplotlib figure. matplotlib is
-imported where it is used, because most users train without it.
+Each draw_ function makes one figure of matplotlib from plain arrays and returns it; draw_figures
+makes all of them, in the style below, and saves them. matplotlib is imported where it is used,
+because most users train without it.
 """
 
 import numpy as np
@@ -25,6 +26,7 @@ RED = '#D55E00'
 GREY = '#666666'
 LIGHT_GREY = '#BBBBBB'
 
+# What draw_figures draws with. A figure that is made without it has matplotlib's own style.
 STYLE = {
     'font.size': 8,
     'lines.markersize': 4,
@@ -32,6 +34,9 @@ STYLE = {
     'axes.spines.right': False,
     'savefig.dpi': 300,
 }
+
+# the numbers in the cells of a larger confusion matrix would be too small to read
+MAX_LABELS_WITH_NUMBERS = 20
 
 
 def new_figure(width, height):
@@ -43,7 +48,7 @@ def new_figure(width, height):
 
 
 # -----------------------------------------------------------------------------
-# one function per picture
+# one function per figure
 
 
 def draw_curves(log, best):
@@ -51,14 +56,12 @@ def draw_curves(log, best):
     Loss on the left, validation scores on the right, over epochs.
 
     log is what metrics.jsonl holds: lines with 'loss' are steps, lines with 'val_loss' are
-    evaluations. best is the evaluation whose weights were kept, None if it is not known.
+    evaluations. best is the evaluation whose weights were kept, or None if it is not known.
     """
     figure = new_figure(6.8, 2.7)
     loss_axes, score_axes = figure.subplots(1, 2)
     steps = [line for line in log if 'loss' in line]
     evaluations = [line for line in log if 'val_loss' in line]
-    if best is None:
-        best = min(evaluations, key=lambda line: line['val_loss'], default={'epoch': 0})
 
     epochs = [line['epoch'] for line in evaluations]
     curves = [
@@ -80,8 +83,9 @@ def draw_curves(log, best):
     loss_axes.set_ylabel('loss (nats per text)')
     score_axes.set_ylabel('score')
     for axes in (loss_axes, score_axes):
-        chosen = f'best checkpoint: epoch {best["epoch"]:.4g}'
-        axes.axvline(best['epoch'], color=GREY, ls=':', label=chosen)
+        if best is not None:
+            label = f'best checkpoint: epoch {best["epoch"]:.4g}'
+            axes.axvline(best['epoch'], color=GREY, ls=':', label=label)
         axes.set_xlabel('epoch')
         axes.legend()
     return figure
@@ -90,8 +94,8 @@ def draw_curves(log, best):
 def draw_confusion(table, labels):
     """A confusion table (K, K): the colour is the share of the true label, the text the count."""
     n_class = len(labels)
-    n_shown = min(n_class, 20)
-    figure = new_figure(2.4 + 0.6 * n_shown, 1.6 + 0.5 * n_shown)
+    n_inches = min(n_class, 20)  # more labels get smaller cells, not a larger figure
+    figure = new_figure(2.4 + 0.6 * n_inches, 1.6 + 0.5 * n_inches)
     axes = figure.subplots()
 
     n_true = table.sum(axis=1, keepdims=True)
@@ -99,13 +103,11 @@ def draw_confusion(table, labels):
     image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     figure.colorbar(image, label='share of the true label')
 
-    # the numbers of more than 20 labels would be too small to read
-    if n_class <= 20:
-        font_size = min(8, 160 / n_class)
+    if n_class <= MAX_LABELS_WITH_NUMBERS:
         for (row, column), share in np.ndenumerate(shares):
             text = f'{table[row, column]:,}\n{share:.0%}'
             color = 'white' if share > 0.5 else 'black'
-            axes.text(column, row, text, ha='center', va='center', size=font_size, color=color)
+            axes.text(column, row, text, ha='center', va='center', size=8, color=color)
 
     # parse_math: a label may hold a $, which would begin a formula
     positions = range(n_class)
@@ -118,22 +120,26 @@ def draw_confusion(table, labels):
 
 def draw_reliability(logits, predictions, is_right, temperature):
     """
-    How often predictions of each confidence are right, before and after dividing the logits
-    (n, K) by the temperature. The steps at the bottom show how many texts have which confidence.
+    How often predictions of each confidence are right, before and after dividing the logits by
+    the temperature. The steps at the bottom show how many texts have which confidence.
+
+    The confidence of a prediction is the probability that softmax gives to its label.
+    logits (n, K); predictions (n,) label numbers; is_right (n,) bool.
     """
     figure = new_figure(3.6, 3.8)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=':', label='perfectly calibrated')
 
-    variants = [(1, 'as trained', 's', '--', RED)]
+    variants = []
     if temperature != 1:
-        variants.insert(0, (temperature, 'calibrated', 'o', '-', BLUE))
+        variants.append((temperature, 'calibrated', 'o', '-', BLUE))
+    variants.append((1, 'as trained', 's', '--', RED))
     for divisor, name, marker, line_style, color in variants:
         probabilities = softmax(logits / divisor)
         confidence = probabilities[np.arange(len(predictions)), predictions]
-        mean_confidence, share_right, sizes = reliability_bins(confidence, is_right)
+        mean_confidence, share_right, n_texts = reliability_bins(confidence, is_right)
         # with fewer than 10 texts per bin, a line through the points would only zigzag
-        if sizes[0] < 10:
+        if n_texts[0] < 10:
             points_style = marker
         else:
             points_style = marker + line_style
@@ -141,8 +147,8 @@ def draw_reliability(logits, predictions, is_right, temperature):
         axes.plot(mean_confidence, share_right, points_style, color=color, label=label)
 
         edges = np.linspace(0, 1, 21)
-        n_texts = np.histogram(confidence, edges)[0]
-        axes.stairs(n_texts / len(is_right), edges, color=color, ls=line_style, lw=0.8)
+        counts = np.histogram(confidence, edges)[0]
+        axes.stairs(counts / len(is_right), edges, color=color, ls=line_style, lw=0.8)
 
     axes.set(xlabel='confidence', ylabel='share right; steps: share of texts')
     # no prediction has less than 1 / K
@@ -153,38 +159,38 @@ def draw_reliability(logits, predictions, is_right, temperature):
 
 
 def draw_lengths(lengths, is_right):
-    """Accuracy of short and long texts; lengths in tokens (n,)."""
+    """Accuracy of short and long texts: lengths in tokens (n,), is_right (n,) bool."""
     figure = new_figure(5, 3)
     axes = figure.subplots()
 
-    # at least 20 texts per bin, where there are so many
-    n_bins = min(8, 1 + len(lengths) // 20)
+    # bins of about equal size, with 20 texts or more unless many texts are equally long
+    n_bins = max(1, min(8, len(lengths) // 20))
     names = []
-    hits = []
-    sizes = []
-    for shortest, longest, n_texts, n_right in length_bins(lengths, is_right, n_bins):
-        names.append(f'{shortest}-{longest}\nn {n_texts}')
-        hits.append(n_right)
-        sizes.append(n_texts)
-    plot_accuracies(axes, hits, sizes, names)
+    n_right = []
+    n_texts = []
+    for shortest, longest, n_texts_in_bin, n_right_in_bin in length_bins(lengths, is_right, n_bins):
+        names.append(f'{shortest}-{longest}\nn {n_texts_in_bin}')
+        n_right.append(n_right_in_bin)
+        n_texts.append(n_texts_in_bin)
+    plot_accuracies(axes, n_right, n_texts, names)
 
-    overall = is_right.mean()
-    axes.axhline(overall, color=GREY, ls=':', label=f'all texts, {overall:.3f}')
+    accuracy = is_right.mean()
+    axes.axhline(accuracy, color=GREY, ls=':', label=f'all texts, {accuracy:.3f}')
     axes.set_xlabel('length of the text (tokens), number of texts')
     figure.legend(loc='outside upper center', ncols=2)
     return figure
 
 
-def draw_seeds(hits, sizes, names, baselines):
+def draw_seeds(n_right, n_texts, names, baselines):
     """
-    Accuracy of each run: hits out of sizes texts.
+    Accuracy of each run: of n_texts texts it has n_right right, a list entry for each run.
 
     baselines is {name: scores or None}, as evaluation.json has it.
     """
     figure = new_figure(5, 3)
     axes = figure.subplots()
-    accuracies = plot_accuracies(axes, hits, sizes, names)
-    if len(hits) > 1:
+    accuracies = plot_accuracies(axes, n_right, n_texts, names)
+    if len(accuracies) > 1:
         mean = accuracies.mean()
         label = f'mean {mean:.3f}, sd {accuracies.std(ddof=1):.3f}'
         axes.axhline(mean, color=BLUE, lw=0.8, label=label)
@@ -196,36 +202,39 @@ def draw_seeds(hits, sizes, names, baselines):
     return figure
 
 
-def plot_accuracies(axes, hits, sizes, names):
-    """Draws the share hits / sizes of each group with its 95 % interval. Returns the shares."""
-    shares = np.divide(hits, sizes)
-    intervals = [wilson(n_right, n) for n_right, n in zip(hits, sizes)]
+def plot_accuracies(axes, n_right, n_texts, names):
+    """Draws the accuracy n_right / n_texts of each group with its 95 % interval -> accuracies."""
+    accuracies = np.divide(n_right, n_texts)
+    intervals = [wilson(right, texts) for right, texts in zip(n_right, n_texts)]
     low, high = np.transpose(intervals)
+    # matplotlib refuses an error bar that rounding has made negative
+    below = np.maximum(accuracies - low, 0)
+    above = np.maximum(high - accuracies, 0)
     positions = range(len(names))
-    error = (shares - low, high - shares)
-    axes.errorbar(positions, shares, error, fmt='o', color=BLUE, lw=1, label='with 95 % interval')
+    bar_style = {'fmt': 'o', 'color': BLUE, 'lw': 1}
+    axes.errorbar(positions, accuracies, (below, above), **bar_style, label='with 95 % interval')
     axes.set(xticks=positions, xticklabels=names, ylabel='accuracy')
     axes.set_xlim(-0.6, len(names) - 0.4)
-    return shares
+    return accuracies
 
 
 # -----------------------------------------------------------------------------
-# all pictures of a run
+# all figures of a run
 
 
 def draw_figures(folder, runs, parent, evaluation, log):
     """
-    Draws four pictures of the run in `folder` and one of all `runs`, which goes into `parent`.
+    Draws four figures of the run in `folder` and one of all `runs`, which goes into `parent`.
 
     evaluation is what evaluation.json holds, or {}; log is what metrics.jsonl holds. The folders
-    are Paths. Returns the paths of the pictures. ValueError if matplotlib is not installed or
+    are Paths. Returns the paths of the figures. ValueError if matplotlib is not installed or
     predictions.csv cannot be read.
     """
     try:
         from matplotlib import style
     except ImportError:
-        what = 'the pictures need matplotlib, which is not installed'
-        raise ValueError(f'{what}: pip install matplotlib') from None
+        mistake = 'the pictures need matplotlib, which is not installed'
+        raise ValueError(f'{mistake}: pip install matplotlib') from None
 
     # what the run predicted
     rows, labels, logits = read_predictions(folder)
@@ -235,30 +244,28 @@ def draw_figures(folder, runs, parent, evaluation, log):
     is_right = targets == predictions
     table = confusion(targets, predictions, len(labels))
 
-    # how many texts each seed or fold has right
-    hits = []
-    sizes = []
+    # how many texts each run has right
+    n_right = []
+    n_texts = []
     for run in runs:
         run_rows = read_predictions(run)[0]
-        hits.append(sum(row['truth'] == row['guess'] for row in run_rows))
-        sizes.append(len(run_rows))
+        n_right.append(sum(row['truth'] == row['guess'] for row in run_rows))
+        n_texts.append(len(run_rows))
     names = [run.resolve().name for run in runs]
 
+    best = evaluation.get('best')
     temperature = evaluation.get('temperature', 1)
     baselines = evaluation.get('baseline', {})
-    # 'default': the user's own matplotlibrc must not change the pictures
+    # 'default': the user's own matplotlibrc must not change the figures
     with style.context(['default', STYLE]):
-        curves = draw_curves(log, evaluation.get('best'))
-        confusion_matrix = draw_confusion(table, labels)
-        reliability = draw_reliability(logits, predictions, is_right, temperature)
-        length = draw_lengths(lengths, is_right)
-        seeds = draw_seeds(hits, sizes, names, baselines)
         figures = {
-            folder / 'curves.png': curves,
-            folder / 'confusion.png': confusion_matrix,
-            folder / 'reliability.png': reliability,
-            folder / 'length.png': length,
-            parent / 'seeds.png': seeds,
+            folder / 'curves.png': draw_curves(log, best),
+            folder / 'confusion.png': draw_confusion(table, labels),
+            folder / 'reliability.png': draw_reliability(
+                logits, predictions, is_right, temperature
+            ),
+            folder / 'length.png': draw_lengths(lengths, is_right),
+            parent / 'seeds.png': draw_seeds(n_right, n_texts, names, baselines),
         }
         for path, figure in figures.items():
             figure.savefig(path)

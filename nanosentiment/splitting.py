@@ -16,9 +16,10 @@ def assign_splits(text_hashes, labels, val_fraction, test_fraction, seed, folds=
     go into the same split, counted under the label of the first.
 
     Without folds, a label with at least two texts has one in TRAIN, and one in VAL if
-    val_fraction > 0. With fold (from 1 to folds) TEST is that share of every label, so that each
-    text is tested in exactly one fold, and test_fraction does not count. A label of few texts may
-    then have none in VAL, and one of a single text is missing from TRAIN in the fold that tests it.
+    val_fraction > 0. With fold (1 to folds), TEST is the fold-th of about equal parts of every
+    label, so that each text is tested in exactly one fold, and test_fraction does not count. A
+    label of few texts may then have none in VAL, and one of a single text is missing from TRAIN in
+    the fold that tests it.
     """
     # a text is represented by the first of its rows
     _, first_row, text_of_row = np.unique(text_hashes, return_index=True, return_inverse=True)
@@ -69,7 +70,7 @@ def round_size(n, fraction, at_most):
     size = round(n * fraction)
     if fraction > 0:
         size = max(size, 1)
-    return min(size, max(at_most, 0))
+    return min(size, at_most)
 
 
 def ceil_divide(a, b):
@@ -96,18 +97,18 @@ def keep_phrases_together(texts, split_of_row):
     for text in sorted(split_of_text, key=len, reverse=True):
         if text in inherited:
             continue
-        split = split_of_text[text]
+        split_number = split_of_text[text]
         for phrase in phrases_of(text):
             if phrase == text or phrase not in split_of_text:
                 continue
             if phrase not in inherited:
-                inherited[phrase] = split
-            elif inherited[phrase] != split:
+                inherited[phrase] = split_number
+            elif inherited[phrase] != split_number:
                 inherited[phrase] = TRAIN
 
     new_splits = []
-    for text, split in zip(texts, split_of_row.tolist()):
-        new_splits.append(inherited.get(text, split))
+    for text, split_number in zip(texts, split_of_row.tolist()):
+        new_splits.append(inherited.get(text, split_number))
     return np.array(new_splits, dtype=np.uint8)
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import re
 
-# not UTF-8 is read as a surrogate (errors='surrogateescape'); JSON may also spell one out: "\ud800"
+# Bytes that are not UTF-8 are read as surrogates (errors='surrogateescape'). JSON may also spell
+# one out: "\ud800".
 FLAW = re.compile('[\0\ud800-\udfff]')
 
 # A longer field is taken for a quote that is never closed. The csv module's own limit is 131,072.
@@ -19,10 +20,11 @@ def read_rows(path):
     Yields (line number, {column: str}, reason) of each row; reason is '' if the row can be used.
 
     A .tsv has no quotes, like GLUE's. A .csv is separated by commas, semicolons or tabs, and may
-    have line ends inside quotes. A .jsonl has one object per line, and its rows may differ in their
-    keys. A broken row costs only itself; a broken header raises ValueError.
+    have line ends inside quotes. A .jsonl has one object per line, and each of its rows has only
+    the keys of its own object. A broken row costs only itself; a broken header raises ValueError.
     """
     extension = os.path.splitext(path)[1].lower()
+    # newline='\n' leaves a '\r' inside quotes as it is; at the end of a line it is stripped below
     with open(path, encoding='utf-8-sig', errors='surrogateescape', newline='\n') as f:
         if extension == '.jsonl':
             yield from read_jsonl(f)
@@ -50,21 +52,17 @@ def read_jsonl(f):
     """
     Yields the rows of an open .jsonl file, as read_rows does.
 
-    A row has all keys of the usable rows up to it, and '' for those that it lacks itself.
+    Rows may lack keys that others have: use row.get(column, '').
     """
-    empty_row = {}  # {key: ''} of all keys so far
     for line_number, line in enumerate(f, start=1):
         if not line.strip('\r\n'):
             continue
-        own_row = parse_object(line)
-        if own_row is None:
+        row = parse_object(line)
+        if row is None:
             yield line_number, {}, 'not a JSON object'
             continue
-        reason = find_flaw([*own_row, *own_row.values()])
-        if not reason:
-            # only now, because a flawed key must not become a column of the rows that follow
-            empty_row |= dict.fromkeys(own_row, '')
-        yield line_number, empty_row | own_row, reason
+        reason = find_flaw([*row, *row.values()])
+        yield line_number, row, reason
 
 
 def parse_object(line):
@@ -109,18 +107,19 @@ def read_table(f, delimiter, has_quotes):
             fields, n_lines, reason = read_quoted(f, line, delimiter)
         else:  # most lines; much faster than the csv module
             fields = line.rstrip('\r\n').split(delimiter)
+        if not reason:
+            reason = find_flaw(fields)
 
         if columns is None:
             if reason:
                 raise ValueError(
-                    f'{f.name}: the header in line {line_number} has {reason}; correct this line'
+                    f'{f.name}: the header in line {line_number} cannot be read ({reason}); '
+                    'correct it, and save the file in UTF-8'
                 )
             columns = name_columns(fields)
         else:
             if not reason and len(fields) != len(columns):
                 reason = f'{len(fields)} fields, the header has {len(columns)}'
-            if not reason:
-                reason = find_flaw([*columns, *fields])
             yield line_number, dict(zip(columns, fields)), reason
         line_number += n_lines
 
@@ -144,7 +143,8 @@ def name_columns(header):
     columns = []
     for i, name in enumerate(header):
         name = name.strip()
-        if name in columns:
+        # a loop, because the header itself may have a column called 'text.2'
+        while name in columns:
             name += f'.{i}'
         columns.append(name)
     return columns

@@ -1,7 +1,7 @@
 """
 Text to token ids and back.
 
-There are three kinds of tokenizer, all with the same methods:
+There are three sources of a tokenizer, and what they give has the same methods:
     get_tokenizer('bpe2048', texts)   byte-level BPE, its 2,048 tokens learned from the texts
     get_tokenizer('gpt2')             the vocabulary of GPT-2
     get_tokenizer(folder)             the tokenizer.json of a checkpoint
@@ -24,8 +24,8 @@ import tiktoken.load
 END_OF_TEXT = '<|endoftext|>'
 
 # GPT-2's rule for splitting a text into words (encoder.py in github.com/openai/gpt-2). Pairs are
-# joined within a word only. GPT-2 has + where we have ++, which finds the same words but tries no
-# shorter matches, so it is faster.
+# joined within a word only. GPT-2 has + where we have ++: this is tiktoken's faster spelling, which
+# finds the same words but tries no shorter matches.
 PATTERN = (
     r"'(?:[sdmt]|ll|ve|re)"  # English endings: don't -> don 't
     r'| ?\p{L}++'  # letters, and the space before them
@@ -196,9 +196,10 @@ class BaseTokenizer:
     """
     What all tokenizers share.
 
-    kind, name, text    all that a checkpoint needs to have the tokenizer back, see state(); text is
-                        the content of the vocabulary's file
-    sha256              of the text, which tells vocabularies of one name apart
+    kind, name          of the class, and of the vocabulary
+    vocab_file          the content of the vocabulary's file; with kind and name it is all that a
+                        checkpoint needs to have the tokenizer back, see state()
+    sha256              of vocab_file, which tells vocabularies of one name apart
     n_vocab             number of rows that an embedding needs: the largest id + 1
     n_prefix, n_suffix  number of special tokens before and after a text
     is_learned          whether the vocabulary is learned from the training split
@@ -208,7 +209,7 @@ class BaseTokenizer:
 
     def __init__(self, name, vocab_file):
         self.name = name
-        self.text = vocab_file
+        self.vocab_file = vocab_file
         self.sha256 = hashlib.sha256(vocab_file.encode()).hexdigest()
 
     def encode(self, text):
@@ -217,7 +218,8 @@ class BaseTokenizer:
 
     def state(self):
         """Dict of str for a checkpoint, all that load_tokenizer needs."""
-        return {'kind': self.kind, 'name': self.name, 'text': self.text}
+        # the key is 'text' because it stands so in the checkpoints and prepared folders there are
+        return {'kind': self.kind, 'name': self.name, 'text': self.vocab_file}
 
 
 class Tokenizer(BaseTokenizer):
@@ -352,11 +354,14 @@ def read_url(url):
     """
     import requests  # comes with tiktoken, and takes a while to import
 
-    return requests.get(url, timeout=20).content
+    response = requests.get(url, timeout=20)
+    response.raise_for_status()
+    return response.content
 
 
 def gpt2_ranks():
     """The ranks of GPT-2, downloaded once (1.5 MB). ValueError where they cannot be had."""
+    # this replaces the function for all of the process, whoever else uses tiktoken in it
     tiktoken.load.read_file = read_url
     try:
         gpt2 = tiktoken.get_encoding('gpt2')
@@ -383,7 +388,8 @@ def get_tokenizer(name, texts=None):
         return Tokenizer(name, format_ranks(gpt2_ranks()))
 
     learned = regex.fullmatch(r'bpe(\d{1,9})(-prefix)?', name)
-    if learned and 257 <= int(learned[1]) <= 65536 and texts is not None:
+    if learned and 257 <= int(learned[1]) <= 65536:
+        assert texts is not None, f'{name} is learned from texts'
         if learned[2]:
             texts = (' ' + text for text in texts)
         return Tokenizer(name, format_ranks(train_bpe(texts, int(learned[1]))))

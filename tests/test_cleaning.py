@@ -67,6 +67,11 @@ def test_only_the_turns_of_the_named_speakers_are_kept(line_end):
     assert 'supervisor: i am the boss' in clean(dialogue, ALL)
 
 
+def test_tags_do_not_end_lines():
+    """<br> becomes a blank, so a name after it begins no turn. Other bytes need another format."""
+    assert clean('Agent: Hello.<br>Customer: Hi.', ALL) == 'agent: hello. customer: hi.'
+
+
 def test_a_text_without_speakers_is_kept_whole():
     """A review has no customer's turns; it must not be emptied because of that."""
     review = 'it is 10:30 and\nhttp://example.com is down'

@@ -17,21 +17,33 @@ def test_the_bundled_data_set_has_the_columns_of_its_row():
         assert set(DATASETS['demo']['columns']) <= set(row)
 
 
-@pytest.mark.parametrize('test_file', ['', 'other.csv'])
-def test_a_file_of_ones_own_has_a_test_file_only_if_it_is_given(test_file):
-    paths = find_raw('mine.csv', '', test_file)
-    assert paths.get('test', '') == test_file
-    assert paths['train'] == 'mine.csv'
+def test_a_file_of_ones_own_has_a_test_file_only_if_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('mine.csv', 'other.csv'):
+        (tmp_path / name).touch()
+    assert find_raw('mine.csv', '') == {'train': 'mine.csv'}
+    assert find_raw('mine.csv', '', 'other.csv') == {'train': 'mine.csv', 'test': 'other.csv'}
+
+
+def test_a_file_of_ones_own_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'mine.csv').touch()
+    with pytest.raises(ValueError, match='there is no file nowhere.csv in .*; correct its path'):
+        find_raw('nowhere.csv', '')
+    with pytest.raises(ValueError, match='there is no file nowhere.csv in .*; correct its path'):
+        find_raw('mine.csv', '', 'nowhere.csv')
 
 
 def test_a_test_file_takes_the_place_of_the_data_sets_own(tmp_path, monkeypatch):
     """The data set's own is not even downloaded then."""
     fetched = []
+    test_file = tmp_path / 'other.tsv'
+    test_file.touch()
     monkeypatch.setattr(datasets, 'DATA_DIR', str(tmp_path))
     monkeypatch.delenv('NANOSENTIMENT_RAW', raising=False)
     monkeypatch.setattr(datasets, 'fetch', lambda url, path, *args: fetched.append(url) or path)
-    paths = find_raw('sst2', str(tmp_path), 'other.tsv')
-    assert paths == {'train': str(tmp_path / 'sst2' / 'train.tsv'), 'test': 'other.tsv'}
+    paths = find_raw('sst2', str(tmp_path), str(test_file))
+    assert paths == {'train': str(tmp_path / 'sst2' / 'train.tsv'), 'test': str(test_file)}
     assert len(fetched) == 1
 
 

@@ -10,8 +10,10 @@ import http.server
 import io
 import os
 import socket
+import sys
 import threading
 import time
+import urllib.error
 import zipfile
 from contextlib import contextmanager
 
@@ -109,6 +111,7 @@ def server():
 @pytest.fixture(autouse=True)
 def short_timeout(monkeypatch):
     monkeypatch.setattr(download, 'TIMEOUT_S', 0.5 * SLOW)
+    monkeypatch.setattr(download, 'RETRY_WAIT_S', 0.04 * SLOW)
     monkeypatch.setenv('no_proxy', '*')
     monkeypatch.delenv('NANOSENTIMENT_RAW', raising=False)
 
@@ -150,8 +153,17 @@ def test_a_bare_file_name_is_enough(tmp_path, server, monkeypatch):
 
 def test_without_a_checksum_the_file_is_taken_and_its_sha256_printed(tmp_path, server, capsys):
     fetch(f'{server}/good', str(tmp_path / 'train.tsv'))
-    assert SHA256 in capsys.readouterr().err
+    assert f'{server}/good has sha256 {SHA256}' in capsys.readouterr().err
     assert (tmp_path / 'train.tsv').read_bytes() == BODY
+
+
+def test_the_sha256_that_is_printed_for_a_member_is_called_the_archives(tmp_path, server, capsys):
+    """It is the one to give as digest; the member's own would be refused."""
+    fetch(f'{server}/zip#SST-2/train.tsv', str(tmp_path / 'train.tsv'))
+    digest = hashlib.sha256(ZIP).hexdigest()
+    printed = capsys.readouterr().err
+    assert f'{server}/zip has sha256 {digest}' in printed
+    assert 'train.tsv has sha256' not in printed
 
 
 def test_a_part_is_continued_in_chunks(tmp_path, server):
@@ -160,6 +172,55 @@ def test_a_part_is_continued_in_chunks(tmp_path, server):
     (tmp_path / 'train.tsv.part').write_bytes(BODY[:100])
     fetch(f'{server}/chunks_from_100', str(path), SHA256, keep=True)
     assert path.read_bytes() == BODY
+
+
+def test_a_part_that_the_server_does_not_continue_is_replaced(tmp_path, server):
+    """It sends the whole file, of which nothing may be appended to what was here."""
+    path = tmp_path / 'train.tsv'
+    (tmp_path / 'train.tsv.part').write_bytes(b'x' * (len(BODY) + 100))
+    fetch(f'{server}/good', str(path), SHA256, keep=True)
+    assert path.read_bytes() == BODY
+
+
+class FakeResponse(io.BytesIO):
+    def __init__(self, body, headers):
+        super().__init__(body)
+        self.headers = headers
+
+
+@pytest.mark.parametrize('n_kept', [0, 100])
+def test_the_bytes_of_a_response_are_counted_right(tmp_path, n_kept):
+    """A count that went on from the old part would call a whole file broken off."""
+    path = tmp_path / 'train.tsv.part'
+    path.write_bytes(b'x' * n_kept)
+    response = FakeResponse(BODY, {'Content-Length': str(len(BODY))})
+    n_bytes, error = download.save_response(response, str(path), n_kept)
+    assert (n_bytes, error) == (len(BODY), None)
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    'total, is_terminal, printed',
+    [
+        (0, False, '5 MB\n'),
+        (8_000_000, False, '5 of 8 MB\n'),
+        (8_000_000, True, '5 of 8 MB\r'),
+    ],
+)
+def test_progress_is_printed_in_megabytes(total, is_terminal, printed, capsys):
+    """A server that streams does not tell the total."""
+    download.print_progress(5_000_000, total, is_terminal)
+    assert capsys.readouterr().err == printed
+
+
+def test_the_progress_line_of_a_terminal_is_ended(tmp_path, monkeypatch, capsys):
+    """Otherwise the next message is written over it."""
+    times = iter(range(0, 1000, 10))
+    monkeypatch.setattr(download.time, 'time', lambda: next(times))
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    response = FakeResponse(BODY, {})
+    download.save_response(response, str(tmp_path / 'part'), 0)
+    assert capsys.readouterr().err == '0 MB\r\n'
 
 
 def test_a_member_of_a_zip_archive_is_extracted(tmp_path, server):
@@ -224,7 +285,96 @@ def test_a_host_name_that_is_never_found_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, 'getaddrinfo', lambda *_, **__: server_may_stop.wait(20 * SLOW))
     with fails(tmp_path) as error:
         fetch('http://nowhere.example/x', str(tmp_path / 'x'), MD5, 'buy it')
-    assert 'no answer in' in str(error.value)
+    assert f'(no answer in {download.TIMEOUT_S + 1:g} s)' in str(error.value)
+
+
+def test_a_server_that_cannot_be_reached_is_not_tried_again(tmp_path, monkeypatch):
+    """Whoever works without a network should not wait to be told so."""
+    n_requests = []
+
+    def refuse(url, start, token):
+        n_requests.append(1)
+        raise urllib.error.URLError('connection refused')
+
+    monkeypatch.setattr(download, 'open_url', refuse)
+    with fails(tmp_path):
+        fetch('http://127.0.0.1:9/x', str(tmp_path / 'x'), MD5, 'buy it')
+    assert len(n_requests) == 1
+
+
+def test_an_error_without_a_message_is_named_by_its_type(tmp_path, monkeypatch):
+    def refuse(url, start, token):
+        raise ConnectionAbortedError
+
+    monkeypatch.setattr(download, 'open_url', refuse)
+    with fails(tmp_path) as error:
+        fetch('http://127.0.0.1:9/x', str(tmp_path / 'x'), MD5, 'buy it')
+    assert '(ConnectionAbortedError)' in str(error.value)
+
+
+def test_a_connection_that_fails_later_is_tried_again(tmp_path, server, monkeypatch):
+    """A network that is gone for a second must not cost half a gigabyte."""
+    open_url = download.open_url
+    requests = []
+
+    def refuse_second_and_third(url, start, token):
+        requests.append(start)
+        if len(requests) in (2, 3):
+            raise urllib.error.URLError('network is unreachable')
+        if len(requests) == 1:
+            return open_url(f'{server}/broken_chunks', start, token)
+        return open_url(f'{server}/chunks_from_100', start, token)
+
+    monkeypatch.setattr(download, 'open_url', refuse_second_and_third)
+    path = tmp_path / 'train.tsv'
+    fetch(f'{server}/x', str(path), SHA256)
+    assert path.read_bytes() == BODY
+    assert requests == [0, 100, 100, 100]
+
+
+def test_a_connection_that_stays_away_is_given_up(tmp_path, server, monkeypatch):
+    open_url = download.open_url
+    requests = []
+
+    def refuse_all_but_the_first(url, start, token):
+        requests.append(start)
+        if len(requests) > 1:
+            raise urllib.error.URLError('network is unreachable')
+        return open_url(f'{server}/broken_chunks', start, token)
+
+    monkeypatch.setattr(download, 'open_url', refuse_all_but_the_first)
+    with fails(tmp_path) as error:
+        fetch(f'{server}/x', str(tmp_path / 'train.tsv'), SHA256, 'buy it')
+    assert 'network is unreachable' in str(error.value)
+    assert len(requests) == 1 + download.MAX_ATTEMPTS
+
+
+class FullDisk(io.BytesIO):
+    def write(self, block):
+        raise OSError('No space left on device')
+
+
+def test_a_full_disk_is_not_a_broken_transfer(tmp_path, server, monkeypatch):
+    """Trying again would fill it again."""
+    n_opened = []
+
+    def open_on_full_disk(path, mode):
+        n_opened.append(1)
+        return FullDisk()
+
+    monkeypatch.setattr(download, 'open', open_on_full_disk, raising=False)
+    with fails(tmp_path) as error:
+        fetch(f'{server}/good', str(tmp_path / 'train.tsv'), SHA256, 'buy it')
+    assert 'No space left on device' in str(error.value)
+    assert len(n_opened) == 1
+
+
+@pytest.mark.parametrize('behaviour', ['401', '403'])
+def test_a_refusal_does_not_speak_of_hugging_face(tmp_path, server, behaviour):
+    """A data set's server knows no HF_TOKEN."""
+    with fails(tmp_path) as error:
+        fetch(f'{server}/{behaviour}', str(tmp_path / 'train.tsv'), MD5, 'buy it')
+    assert 'HF_TOKEN' not in str(error.value)
 
 
 @pytest.mark.parametrize('url', ['http://127.0.0.1:9/x', 'http://', 'http:///x'])
@@ -265,13 +415,13 @@ def test_raw_files_are_looked_for_in_order(tmp_path, server, monkeypatch):
     assert (own / 'mine' / 't.tsv').read_bytes() == BODY
 
 
-@pytest.mark.parametrize('dataset, file', [('sst2', 'train.tsv'), ('demo', 'train.csv')])
-def test_an_error_about_raw_files_says_where_to_put_them(tmp_path, monkeypatch, dataset, file):
+def test_an_error_about_raw_files_says_where_to_put_them(tmp_path, monkeypatch):
     """Whoever has no network can copy the file."""
     monkeypatch.setattr(datasets, 'DATA_DIR', str(tmp_path))
     unreachable = DATASETS['sst2'] | {'url': 'http://127.0.0.1:9/{}'}
     monkeypatch.setitem(DATASETS, 'sst2', unreachable)
     with pytest.raises((Unreachable, ValueError)) as error:
-        find_raw(dataset, '')
-    for part in (str(tmp_path / dataset / file), 'NANOSENTIMENT_RAW', f'{dataset}/{file}'):
+        find_raw('sst2', '')
+    expected_path = str(tmp_path / 'sst2' / 'train.tsv')
+    for part in (expected_path, 'NANOSENTIMENT_RAW', 'sst2/train.tsv'):
         assert part in str(error.value)

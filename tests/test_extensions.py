@@ -134,11 +134,10 @@ TOY_WEIGHTS = {
     'h.{}.mlp.c_proj': 'layers.{}.narrow',
     'head': 'score',
 }
-TOY_FAMILY = {
-    'prefix': 'toy.',
-    'weights': TOY_WEIGHTS,
-    'transposed': set(),
-    'fields': {
+TOY_FAMILY = pretrained.Family(
+    prefix='toy.',
+    weights=TOY_WEIGHTS,
+    fields={
         'vocab_size': 'n_words',
         'block_size': 'n_places',
         'n_layer': 'depth',
@@ -146,7 +145,7 @@ TOY_FAMILY = {
         'n_embd': 'width',
         'gelu': 'activation',
     },
-    'defaults': {
+    defaults={
         'causal': False,
         'pre_norm': True,
         'pool': 'mean',
@@ -155,8 +154,7 @@ TOY_FAMILY = {
         'n_type': 0,
         'head': 'linear',
     },
-    'counts_from_pad': False,
-}
+)
 
 
 def write_tokenizer(path, words):

@@ -111,7 +111,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if wanted_range and behaviour != 'rangeless':
             start = int(wanted_range.removeprefix('bytes=').removesuffix('-'))
         if start >= len(body):
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header('Content-Range', f'bytes */{len(body)}')
+            self.send_header('Content-Length', '0')
+            self.end_headers()
             return
         if start > 0:
             self.send_response(206)
@@ -162,6 +165,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')
     monkeypatch.setenv('no_proxy', '*')
     monkeypatch.setattr(download, 'TIMEOUT_S', 0.5 * SLOW)
+    monkeypatch.setattr(download, 'RETRY_WAIT_S', 0.04 * SLOW)
     return tmp_path / 'cache'
 
 
@@ -277,9 +281,37 @@ def test_a_missing_shard_is_fetched_the_next_time(start_hub):
     index = json.dumps({'weight_map': {'a': 'part.safetensors'}}).encode()
     server.files['model.safetensors.index.json'] = index
     server.files['part.safetensors'] = server.files.pop('model.safetensors')
-    with pytest.raises(ValueError, match='does not hold'):
+    message = 'does not hold part.safetensors, which its model.safetensors.index.json lists'
+    with pytest.raises(ValueError, match=message):
         find(NAME)
     assert 'part.safetensors' in os.listdir(find(NAME))
+
+
+def test_an_index_that_lists_no_files_is_an_error(start_hub):
+    """All of no shards are there: it would count as a complete model."""
+    server = start_hub()
+    del server.files['model.safetensors']
+    server.files['model.safetensors.index.json'] = b'{"weight_map": {}}'
+    with pytest.raises(ValueError, match='model.safetensors.index.json lists no files'):
+        find(NAME)
+
+
+def test_a_model_without_weights_is_named(start_hub):
+    server = start_hub()
+    del server.files['model.safetensors']
+    with pytest.raises(ValueError, match='does not hold model.safetensors or .*another checkpoint'):
+        find(NAME)
+
+
+def test_only_the_known_file_of_a_known_model_is_downloaded(start_hub, monkeypatch):
+    """A pytorch_model.bin has no known checksum, so nobody could tell what a mirror sends."""
+    server = start_hub()
+    weights = server.files.pop('model.safetensors')
+    server.files['pytorch_model.bin'] = b'weights'
+    make_known(monkeypatch, weights)
+    with pytest.raises(ValueError, match='does not hold model.safetensors;'):
+        find(NAME)
+    assert 'pytorch_model.bin' not in [request.file for request in server.requests]
 
 
 # -----------------------------------------------------------------------------
@@ -341,6 +373,17 @@ def test_a_killed_download_continues_the_next_time(start_hub, monkeypatch, cache
 
     assert weights_of(find(NAME)) == content
     assert server.requests[-1].range is not None
+
+
+def test_a_part_that_is_whole_is_not_downloaded_again(start_hub, monkeypatch, cache):
+    """The process was killed before it renamed the file. The server answers 416 with the length."""
+    server = start_hub()
+    content = server.files['model.safetensors']
+    make_known(monkeypatch, content)
+    fill(own_folder(cache, 'f00'), {'model.safetensors.part': content})
+    assert weights_of(find(NAME)) == content
+    ranges = [request.range for request in server.requests if request.file == 'model.safetensors']
+    assert ranges == [f'bytes={len(content)}-']
 
 
 def test_a_part_that_is_too_long_is_thrown_away(start_hub, monkeypatch, cache):
@@ -432,20 +475,30 @@ def test_a_server_that_says_no_is_quoted(start_hub, status, message, cache):
     assert not [path for path in cache.rglob('*') if path.is_file()]
 
 
-def assert_names_ways_out(error):
+@pytest.mark.parametrize('status', [401, 403])
+def test_a_refusal_names_the_token_and_no_other_remedy(start_hub, status):
+    """The hub is within reach, so that another one is no help."""
+    start_hub({'*': [status]})
+    with pytest.raises(Unreachable) as error:
+        find(NAME)
+    assert '); set HF_TOKEN' in str(error.value)
+    assert 'HF_ENDPOINT' not in str(error.value)
+
+
+def assert_names_remedies(error):
     message = str(error.value)
-    for way_out in ('HF_ENDPOINT', '--init_from=', 'config/finetune_minilm.py'):
-        assert way_out in message
+    for remedy in ('HF_ENDPOINT', '--init_from=', 'config/finetune_minilm.py'):
+        assert remedy in message
     assert '\n' not in message
 
 
 @pytest.mark.parametrize('name', ['gpt2', 'bert-base-uncased', NAME])
-def test_without_a_network_the_error_names_ways_out(name):
+def test_without_a_network_the_error_names_remedies(name):
     """At once, because nobody listens."""
     started = time.time()
     with pytest.raises(Unreachable) as error:
         Transformer.from_pretrained(name, 2)
-    assert_names_ways_out(error)
+    assert_names_remedies(error)
     assert time.time() - started < 6 * download.TIMEOUT_S
 
 
@@ -454,7 +507,7 @@ def test_a_silent_hub_is_given_up(start_hub):
     started = time.time()
     with pytest.raises(Unreachable, match=f'{download.TIMEOUT_S} s|timed out') as error:
         find(NAME)
-    assert_names_ways_out(error)
+    assert_names_remedies(error)
     assert time.time() - started < 6 * download.TIMEOUT_S
 
 
@@ -469,7 +522,7 @@ def test_offline_asks_nobody(start_hub, monkeypatch, value):
     monkeypatch.setenv('HF_HUB_OFFLINE', value)
     with pytest.raises(Unreachable, match='HF_HUB_OFFLINE') as error:
         find(NAME)
-    assert_names_ways_out(error)
+    assert_names_remedies(error)
     assert server.requests == []
 
 
@@ -496,13 +549,23 @@ def test_the_token_goes_to_the_hub_only(start_hub, start_server, monkeypatch):
     assert storage.requests[0].token is None
 
 
-@pytest.mark.parametrize('token', ['hf_secret', 'hf_secret\nwith a second line'])
-def test_the_token_is_never_printed(start_hub, monkeypatch, capsys, token):
-    """Python's error about an illegal header quotes it."""
+def test_the_token_is_never_printed(start_hub, monkeypatch, capsys):
     start_hub({'*': [403]})
-    monkeypatch.setenv('HF_TOKEN', token)
+    monkeypatch.setenv('HF_TOKEN', 'hf_secret')
     with pytest.raises(Unreachable) as error:
         find(NAME)
+    printed = capsys.readouterr()
+    assert 'hf_secret' not in printed.out + printed.err + str(error.value)
+
+
+@pytest.mark.parametrize('token', ['hf_secret\nwith a second line', 'hf_secret é', 'hf_secret\x7f'])
+def test_a_token_that_no_header_may_have_is_refused_unseen(start_hub, monkeypatch, capsys, token):
+    """Python's error about an illegal header quotes it."""
+    server = start_hub()
+    monkeypatch.setenv('HF_TOKEN', token)
+    with pytest.raises(ValueError, match='HF_TOKEN holds a character') as error:
+        find(NAME)
+    assert server.requests == []
     printed = capsys.readouterr()
     assert 'hf_secret' not in printed.out + printed.err + str(error.value)
 
@@ -565,6 +628,29 @@ def test_another_file_than_the_known_one_is_passed_over(cache, capsys):
     with pytest.raises(Unreachable):
         find('gpt2')
     assert 'not the file we know' in capsys.readouterr().err
+
+
+def test_a_cache_with_weights_in_the_older_format_is_used(cache, monkeypatch):
+    """The known checksum is that of model.safetensors and says nothing about another file."""
+    files = files_of_a_tiny_gpt2()
+    make_known(monkeypatch, files.pop('model.safetensors'))
+    files['pytorch_model.bin'] = b'weights'
+    snapshots = cache / 'huggingface' / 'hub' / 'models--acme--tiny' / 'snapshots'
+    folder = fill(snapshots / 'f00', files)
+    assert find(NAME) == folder
+
+
+def test_only_the_original_gpt2_does_without_a_tokenizer(cache, monkeypatch):
+    """A German GPT-2 has 'gpt2' in its name too, and its own tokens in tokenizer.json."""
+    files = files_of_a_tiny_gpt2()
+    del files['tokenizer.json']
+    make_known(monkeypatch, files['model.safetensors'], 'gpt2', 'openai-community/gpt2')
+    hub_cache = cache / 'huggingface' / 'hub'
+    original = fill(hub_cache / 'models--openai-community--gpt2' / 'snapshots' / 'f00', files)
+    fill(hub_cache / 'models--acme--german-gpt2' / 'snapshots' / 'main', files)
+    assert find('gpt2') == original
+    with pytest.raises(Unreachable):
+        find('acme/german-gpt2')
 
 
 @pytest.mark.parametrize('missing', ['config.json', 'model.safetensors', 'tokenizer.json'])

@@ -107,7 +107,15 @@ def test_who_cuts_a_split_must_say_what_stays(tmp_path):
 # truncation
 
 
-@pytest.mark.parametrize('block_size', [2, 3, 4, 7, 8])
+def test_a_block_without_room_for_text_is_an_error(tmp_path):
+    write_folder(tmp_path, 50)
+    with pytest.raises(ValueError, match='block_size 2 .* 2 special tokens; set it above 2'):
+        Split(tmp_path, 'train', block_size=2, keep='last')
+    with pytest.raises(AssertionError):
+        truncate([101, 1, 2, 102], 2, 'last', n_prefix=1, n_suffix=1)
+
+
+@pytest.mark.parametrize('block_size', [3, 4, 7, 8])
 def test_truncation_keeps_the_special_tokens_of_bert(block_size):
     """BERT's head reads [CLS]; without it the model would judge from a word."""
     ids = np.array([101, 1, 2, 3, 4, 5, 6, 102], dtype=np.uint16)

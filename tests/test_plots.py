@@ -57,12 +57,12 @@ def test_the_curves_are_those_of_the_log(tmp_path):
     assert lines_by_label(score_axes)['val macro f1'][:, 1].tolist() == [0.4] * 4
 
 
-def test_the_best_epoch_is_found_in_the_log(tmp_path):
-    """evaluation.json names it, but the pictures can do without that file."""
+def test_without_evaluation_json_no_best_checkpoint_is_drawn(tmp_path):
+    """The log does not say by which metric it was chosen, so the lowest loss may be another one."""
     write_run(tmp_path)
     log = read_json_lines(tmp_path / 'metrics.jsonl')
     loss_axes, _ = draw_curves(log, None).axes
-    assert 'best checkpoint: epoch 1.5' in lines_by_label(loss_axes)
+    assert 'best checkpoint' not in ' '.join(lines_by_label(loss_axes))
 
 
 def test_the_rows_of_the_confusion_matrix_are_the_truth():
@@ -117,6 +117,16 @@ def test_each_point_of_the_length_picture_is_the_accuracy_of_its_texts():
         in_bin = (shortest <= lengths) & (lengths <= longest)
         assert in_bin.sum() == n_texts
         assert is_right[in_bin].mean() == accuracy
+
+
+@pytest.mark.parametrize('n, n_bins', [(1, 1), (39, 1), (40, 2), (159, 7), (1000, 8)])
+def test_a_bin_of_lengths_has_at_least_twenty_texts(n, n_bins):
+    axes = draw_lengths(np.arange(1, n + 1), np.ones(n, dtype=bool)).axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    sizes = [int(name.rpartition(' ')[2]) for name in names]
+    assert len(sizes) == n_bins
+    assert sum(sizes) == n
+    assert min(sizes) >= min(n, 20)
 
 
 def test_the_seeds_stand_beside_their_mean_and_the_baselines():

@@ -281,8 +281,10 @@ def test_a_vocabulary_too_large_for_uint16_is_refused(tmp_path, monkeypatch, pre
         ({'dataset': 'nowhere.csv'}, 'no file nowhere.csv'),
         ({'dataset': 'imdb'}, "'imdb' is neither one of customer_service, demo, sst2"),
         ({'test_file': 'nowhere.csv'}, 'no file nowhere.csv'),
-        ({'val_fraction': 0.6, 'test_fraction': 0.5}, 'val_fraction'),
-        ({'folds': 5, 'fold': 6}, 'fold 6 of 5'),
+        ({'val_fraction': 0.6, 'test_fraction': 0.5}, 'set both to 0 or more, and their sum below'),
+        ({'test_fraction': -0.1}, 'test_fraction -0.1'),
+        ({'folds': 5, 'fold': 6}, 'fold 6 of 5 folds cannot be made; set --folds'),
+        ({'folds': 1}, 'fold 0 of 1 folds cannot'),
         ({'tokenizer': 'bpe99'}, 'bpe99'),
         ({'tokenizer': 'nothing'}, 'nothing'),
     ],
@@ -299,10 +301,24 @@ def test_a_mistake_is_named_in_one_line(tmp_path, change, message):
 
 def test_a_useless_test_file_is_an_error(tmp_path, prepare_csv):
     """Otherwise a run would end without a test, and without a word."""
-    path = write_hundred_rows(tmp_path / 'mine.csv')
+    path = write_csv(tmp_path / 'mine.csv', [('', 'good'), *make_rows(9, 'good'), ('fine', 'bad')])
     test_file = write_csv(tmp_path / 'test.csv', [('fine', 'splendid')])
-    with pytest.raises(ValueError, match='test.csv: none of its rows can be used.*splendid'):
+    message = "test.csv: none of its rows .* the first in line 2: label 'splendid'.*; correct this"
+    with pytest.raises(ValueError, match=message):
         prepare_csv(path, test_file=test_file)
+
+
+def test_a_wrong_text_column_of_a_jsonl_is_named(tmp_path, prepare_csv):
+    """All of its rows lack the column, so none of them is the mistake."""
+    rows = [{'body': text, 'mood': label} for text, label in make_rows(9, 'a') + make_rows(9, 'b')]
+    path = tmp_path / 'x.jsonl'
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    with pytest.raises(ValueError) as error:
+        prepare_csv(path, text_column='bdy')
+    assert str(error.value) == (
+        f'{path}: 0 labels in 0 usable rows (rejected: 18, the first in line 1: no text); '
+        'are --text_column=bdy and --label_column=mood right?'
+    )
 
 
 def test_a_misspelt_speaker_is_an_error(prepare_csv):
@@ -315,10 +331,10 @@ def test_a_misspelt_speaker_is_an_error(prepare_csv):
 
 
 def test_a_file_that_is_not_utf8_is_an_error(tmp_path, prepare_csv):
-    """A spreadsheet saved as "Unicode text" is UTF-16: no row of it can be used."""
+    """A spreadsheet saved as "Unicode text" is UTF-16, and its first line tells."""
     path = tmp_path / 'x.csv'
     path.write_bytes('body,mood\none,a\ntwo,b\n'.encode('utf-16'))
-    with pytest.raises(ValueError, match='the first in line 2 of .*x.csv: not UTF-8; is'):
+    with pytest.raises(ValueError, match='x.csv: the header in line 1 .*not UTF-8.*; correct it'):
         prepare_csv(path)
 
 
@@ -406,7 +422,7 @@ def test_a_killed_preparation_leaves_no_folder_that_looks_complete(tmp_path):
     settings = make_settings(tmp_path, path)
     code = (
         'import os, prepare\n'
-        'prepare.describe = lambda counts: os._exit(9)\n'
+        'prepare.describe_column = lambda counts: os._exit(9)\n'
         f'prepare.prepare({settings!r})'
     )
     killed = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True)
@@ -430,6 +446,15 @@ def test_two_processes_may_prepare_the_same_data(tmp_path, monkeypatch):
     folder = prepare.prepare(settings)
     assert len(Split(folder, 'train')) == 80
     assert os.listdir(tmp_path / 'data' / 'mine') == [os.path.basename(folder)]
+
+
+def test_an_incomplete_folder_in_the_way_is_named(tmp_path, prepare_csv):
+    """Somebody may have deleted its meta.json; a traceback of os.rename would not help."""
+    path = write_hundred_rows(tmp_path / 'mine.csv')
+    folder = prepare_csv(path)
+    os.remove(f'{folder}/meta.json')
+    with pytest.raises(ValueError, match=f'; delete {folder} and prepare again'):
+        prepare_csv(path)
 
 
 def test_a_failed_preparation_leaves_nothing(tmp_path, monkeypatch, prepare_csv):
@@ -507,6 +532,29 @@ def test_only_a_column_that_knows_the_rare_label_is_suspicious(tmp_path, prepare
     assert suspicious == ['telling']
 
 
+def test_a_column_that_rows_of_a_jsonl_lack_is_missing_there(tmp_path, prepare_csv):
+    rows = [
+        {'body': text, 'mood': label} for text, label in make_rows(20, 'a') + make_rows(20, 'b')
+    ]
+    for row in rows[:15]:
+        row['shop'] = 'north'
+    rows[0]['shop'] = ''
+    path = tmp_path / 'x.jsonl'
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    report = read_meta(prepare_csv(path), 'report.json')
+    assert report['columns']['shop']['missing'] == 26
+
+
+def test_the_example_is_printed_as_it_is(tmp_path, prepare_csv, capsys):
+    """It shows what cleaning has made of a text, line by line."""
+    rows = [('One (1)\ntwo', 'a'), ('three', 'b')] * 2
+    report = read_meta(prepare_csv(rows, val_fraction=0.0, test_fraction=0.0), 'report.json')
+    report['share_truncated'] = 0.5
+    prepare.print_report(report)
+    expected = 'The first training text (row 0, label a), uncut:\none 1\ntwo\n'
+    assert capsys.readouterr().out.endswith(expected)
+
+
 @pytest.mark.skipif(not RAW, reason='NANOSENTIMENT_RAW names no folder with the real data')
 def test_customer_service_has_the_known_counts(tmp_path):
     """970 and 30 rows; the area goes with the sentiment, category and complexity do not."""
@@ -530,6 +578,8 @@ def test_customer_service_has_the_known_counts(tmp_path):
     # each of the 109 topics has one label, so a model may learn topics in place of sentiment
     assert columns['issue_sub_category']['distinct'] == 109
     assert columns['issue_sub_category']['guess'] == 1
+    # nearly every conversation occurs once, so the text column does not count as such a topic
+    assert columns['conversation']['guess'] < 0.01
 
     for text in decode(folder, 'test'):
         assert 'supervisor:' not in text

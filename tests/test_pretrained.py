@@ -12,13 +12,14 @@ import os
 import random
 import shutil
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 import torch
 from conftest import ROOT, SLOW, in_time, run
 
-from model import Transformer
+from model import Config, Transformer
 from nanosentiment import fast, pretrained
 from nanosentiment.pretrained import FAMILIES, check_tokens
 
@@ -155,11 +156,12 @@ def classifiers(tmp_path_factory):
 
 @pytest.mark.parametrize('family', FOUR_FAMILIES)
 def test_a_classifier_gives_their_logits(family, classifiers):
-    """With the head, so that nothing starts fresh but the bias that GPT-2's head does not have."""
+    """With the head, so that nothing starts fresh; GPT-2's has no bias, which equals one of 0."""
     folder, theirs = classifiers[family]
     model = load(folder)
     assert all(p.dtype == torch.float32 for p in model.parameters())
-    assert model.loaded['fresh'] == (['head.bias'] if family == 'gpt2' else [])
+    assert model.loaded['fresh'] == []
+    assert any('no bias' in note for note in model.loaded['notes']) == (family == 'gpt2')
     assert model.loaded['dropped'] == []
     assert logit_difference(model, theirs, family) < TOLERANCE
 
@@ -239,12 +241,12 @@ def test_a_new_family_is_one_entry(tmp_path, monkeypatch):
         load(tmp_path)
 
     weights = {}
-    for ours, bert_names in FAMILIES['bert']['weights'].items():
+    for module, bert_names in FAMILIES['bert'].weights.items():
         if isinstance(bert_names, str):
-            weights[ours] = bert_names.replace('encoder.', 'stack.')
+            weights[module] = bert_names.replace('encoder.', 'stack.')
         else:
-            weights[ours] = [name.replace('encoder.', 'stack.') for name in bert_names]
-    toy = FAMILIES['bert'] | {'prefix': 'toy.', 'weights': weights}
+            weights[module] = [name.replace('encoder.', 'stack.') for name in bert_names]
+    toy = replace(FAMILIES['bert'], prefix='toy.', weights=weights)
     monkeypatch.setitem(FAMILIES, 'toy', toy)
     assert logit_difference(load(tmp_path), theirs, 'bert') < TOLERANCE
 
@@ -522,6 +524,44 @@ def test_a_head_for_more_labels_starts_fresh(family, dropped, tmp_path):
     assert any('is for 2 labels, ours for 3' in note for note in loaded['notes'])
 
 
+def test_a_head_for_another_task_is_not_blamed_on_its_labels(tmp_path):
+    """It has as many labels as ours: 'is for 2 labels, ours for 2' would puzzle the reader."""
+    make_checkpoint(tmp_path, 'bert', 'ForTokenClassification', n_class=2)
+    notes = load(tmp_path, 2).loaded['notes']
+    assert 'the head of this BertForTokenClassification was not trained to classify texts' in notes
+    assert 'labels' not in str(notes)
+
+
+@pytest.mark.parametrize(
+    'settings, notes',
+    [
+        ({}, []),
+        ({'pool': None, 'head': 'tanh', 'dropout': 0.5}, []),
+        ({'pool': 'mean'}, ['pool=mean, but the head was trained with pool=first']),
+        ({'head': 'linear'}, ['head=linear, but the head was trained with head=tanh']),
+    ],
+)
+def test_a_trained_head_that_reads_another_vector_is_mentioned(settings, notes, classifiers):
+    """Before it has been trained further, its predictions are worth little."""
+    folder = str(classifiers['bert'][0])
+    fields = pretrained.model_settings(folder, settings)
+    model = Transformer(Config(n_class=3, **fields))
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    _, loaded = pretrained.load_weights(folder, shapes, settings=settings)
+    assert [note for note in loaded['notes'] if 'was trained with' in note] == notes
+
+
+def test_a_fresh_head_reads_what_it_likes(classifiers):
+    """MiniLM has no head, and pool=mean is how it was trained: nothing to mention."""
+    folder = str(classifiers['bert'][0])
+    settings = {'pool': 'mean'}
+    model = Transformer(Config(n_class=2, **pretrained.model_settings(folder, settings)))
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    _, loaded = pretrained.load_weights(folder, shapes, settings=settings)
+    assert loaded['fresh'] == ['head']
+    assert 'was trained with' not in str(loaded['notes'])
+
+
 @pytest.mark.parametrize('family', FOUR_FAMILIES)
 def test_the_head_is_put_in_our_order_of_labels(family, tmp_path):
     """Otherwise a head that puts 'positive' first calls a good text negative."""
@@ -537,11 +577,61 @@ def test_the_head_is_put_in_our_order_of_labels(family, tmp_path):
     assert (logits - expected).abs().max() < TOLERANCE
 
 
-def test_a_head_for_other_labels_keeps_its_own(classifiers, tmp_path):
+def test_a_head_for_other_labels_keeps_its_own(tmp_path):
+    """Before it has been trained further, its 'good' would be called 'a': the user is told so."""
     theirs = make_checkpoint(tmp_path, 'bert', id2label={0: 'good', 1: 'fair', 2: 'bad'})
     model = load(tmp_path, labels=['a', 'b', 'c'])
     assert model.loaded['labels'] == ['good', 'fair', 'bad']
     assert logit_difference(model, theirs, 'bert') < TOLERANCE
+    note = 'the head was trained for the labels good, fair, bad; its rows now stand for a, b, c'
+    assert note in model.loaded['notes']
+
+
+@pytest.mark.parametrize(
+    'id2label, labels',
+    [
+        ({0: 'good', 1: 'fair', 2: 'bad'}, ['Bad', 'Fair', 'Good']),
+        ({0: 'good', 1: 'fair', 2: 'bad'}, None),
+        (None, ['a', 'b', 'c']),
+    ],
+)
+def test_labels_that_need_no_note(id2label, labels, tmp_path):
+    """The same in another order, none given, and a head whose labels are LABEL_0 and so on."""
+    make_checkpoint(tmp_path, 'bert')
+    change_config(tmp_path, id2label=id2label)
+    model = load(tmp_path, labels=labels)
+    assert model.loaded['fresh'] == []
+    assert 'was trained for' not in str(model.loaded['notes'])
+
+
+@pytest.mark.parametrize(
+    'family, hidden_layer',
+    [
+        ('bert', 'pooler.dense'),
+        ('distilbert', 'pre_classifier'),
+        ('roberta', 'classifier.dense'),
+    ],
+)
+def test_a_head_without_its_hidden_layer_starts_fresh(family, hidden_layer, tmp_path):
+    """It was trained on what that layer gives, which a fresh layer does not."""
+    make_checkpoint(tmp_path, family)
+    change_tensors(
+        tmp_path,
+        lambda tensors: {
+            name: tensor for name, tensor in tensors.items() if f'{hidden_layer}.' not in name
+        },
+    )
+    loaded = load(tmp_path).loaded
+    assert loaded['fresh'] == ['pooler', 'head']
+    assert loaded['labels'] is None
+    assert any(f'hidden layer, {hidden_layer}, which is missing' in n for n in loaded['notes'])
+
+
+def test_gpt2s_head_is_kept_under_a_hidden_layer_that_the_user_adds(classifiers):
+    """No GPT-2 for classification has that layer, so nothing is missing from the checkpoint."""
+    loaded = load(classifiers['gpt2'][0], head='tanh').loaded
+    assert loaded['fresh'] == ['pooler']
+    assert 'head=tanh, but the head was trained with head=linear' in loaded['notes']
 
 
 def test_labels_that_differ_only_in_case_are_told_apart(tmp_path):
@@ -595,6 +685,17 @@ def test_dropout_is_the_checkpoints_unless_it_is_set(
     assert (config.dropout, config.head_dropout) == (dropout, head_dropout)
     config = load(tmp_path, dropout=0.0, head_dropout=0.5).config
     assert (config.dropout, config.head_dropout) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize('family', ['bert', 'distilbert', 'roberta'])
+def test_head_dropout_is_their_default_where_config_json_is_silent(family, tmp_path):
+    theirs = make_checkpoint(tmp_path, family)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    for name in ('classifier_dropout', 'seq_classif_dropout', 'hidden_dropout_prob', 'dropout'):
+        config.pop(name, None)
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    dropout = theirs.classifier.dropout if family == 'roberta' else theirs.dropout
+    assert load(tmp_path).config.head_dropout == dropout.p
 
 
 @pytest.mark.parametrize(
@@ -686,7 +787,11 @@ def replaced(name, tensor):
             'missing: encoder.layer.1.attention.self.key.bias$',
         ),
         ('bert', without('classifier.weight'), 'missing: classifier.weight$'),
+        ('bert', replaced('classifier.weight', torch.tensor(1.0)), r'classifier.weight \[\]'),
         ('roberta', without('classifier.dense.bias'), 'missing: classifier.dense.bias$'),
+        ('bert', without('classifier.bias'), 'missing: classifier.bias$'),
+        ('distilbert', without('classifier.bias'), 'missing: classifier.bias$'),
+        ('roberta', without('classifier.out_proj.bias'), 'missing: classifier.out_proj.bias$'),
         ('bert', without('bert.pooler.dense.weight'), 'missing: pooler.dense.weight$'),
         (
             'gpt2',
@@ -756,8 +861,8 @@ def test_an_entry_with_the_wrong_segments_is_noticed(family, classifiers, monkey
     """What the table of families gets wrong, the accounting of names catches."""
     shutil.copytree(classifiers[family][0], tmp_path, dirs_exist_ok=True)
     change_config(tmp_path, type_vocab_size=None)
-    defaults = FAMILIES[family]['defaults'] | {'n_type': 0}
-    monkeypatch.setitem(FAMILIES, family, FAMILIES[family] | {'defaults': defaults})
+    defaults = FAMILIES[family].defaults | {'n_type': 0}
+    monkeypatch.setitem(FAMILIES, family, replace(FAMILIES[family], defaults=defaults))
     with pytest.raises(ValueError, match='unknown: embeddings.token_type_embeddings'):
         load(tmp_path)
 
@@ -787,7 +892,6 @@ class RunsCode:
         pytest.param(lambda good: good[:-100], id='cut'),
         pytest.param(lambda good: b'', id='empty'),
         pytest.param(lambda good: b'version https://git-lfs.github.com/spec/v1\n', id='pointer'),
-        pytest.param(lambda good: good.replace(b'"F32"', b'"F99"', 1), id='unknown dtype'),
         pytest.param(lambda good: good.replace(b'"F32"', b'"F64"', 1), id='wrong dtype'),
     ],
 )
@@ -798,6 +902,18 @@ def test_a_damaged_safetensors_file_is_named(content, tmp_path, classifiers):
     assert_fetch_again(tmp_path, path)
 
 
+def test_a_type_of_numbers_that_we_cannot_read_is_named(tmp_path, classifiers):
+    """The file is not damaged, so that fetching it again would not help."""
+    shutil.copytree(classifiers['bert'][0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / 'model.safetensors'
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"F99"', 1))
+    message = 'are of type F99, which is none of F64, .*choose another checkpoint'
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path)
+    assert str(path) in str(error.value)
+    assert 'fetch it again' not in str(error.value)
+
+
 @pytest.mark.parametrize('content', ['{"model_type": "bert"', '[1]'])
 def test_a_damaged_config_is_named(content, tmp_path):
     path = tmp_path / 'config.json'
@@ -805,7 +921,16 @@ def test_a_damaged_config_is_named(content, tmp_path):
     assert_fetch_again(tmp_path, path)
 
 
-@pytest.mark.parametrize('index', [None, {}, {'weight_map': {'a': 'gone.safetensors'}}])
+@pytest.mark.parametrize(
+    'index',
+    [
+        None,
+        {},
+        {'weight_map': {}},
+        {'weight_map': ['a.safetensors']},
+        {'weight_map': {'a': 'gone.safetensors'}},
+    ],
+)
 def test_a_folder_without_all_its_weights_is_named(index, tmp_path, classifiers):
     shutil.copy(classifiers['bert'][0] / 'config.json', tmp_path)
     if index is not None:
@@ -865,20 +990,20 @@ def write_vocab(folder, vocab):
 
 
 @pytest.mark.parametrize(
-    'state, vocab, n_vocab',
+    'state, vocab, n_tokens',
     [
         (GPT2_STATE, None, 50257),
         (GPT2_STATE, {'Ġthe': 262, 'ĠSolidGoldMagikarp': 43453}, 50257),
         (JSON_STATE, {'a': 0}, 1),
     ],
 )
-def test_tokens_that_the_checkpoint_knows_are_accepted(state, vocab, n_vocab, tmp_path):
+def test_tokens_that_the_checkpoint_knows_are_accepted(state, vocab, n_tokens, tmp_path):
     write_vocab(tmp_path, vocab)
-    check_tokens(str(tmp_path), state, n_vocab, 60000)
+    check_tokens(str(tmp_path), state, n_tokens, 60000)
 
 
 @pytest.mark.parametrize(
-    'state, vocab, n_vocab',
+    'state, vocab, n_tokens',
     [
         pytest.param(GPT2_STATE, {'Ġthe': 262, 'Ġder': 43453}, 50257, id='german-gpt2'),
         pytest.param(GPT2_STATE, [['▁the', -3.5]], 50257, id='a vocabulary of kind Unigram'),
@@ -888,11 +1013,11 @@ def test_tokens_that_the_checkpoint_knows_are_accepted(state, vocab, n_vocab, tm
         pytest.param(JSON_STATE, {'a': 0}, 60001, id='an added token'),
     ],
 )
-def test_tokens_of_another_vocabulary_are_refused(state, vocab, n_vocab, tmp_path):
+def test_tokens_of_another_vocabulary_are_refused(state, vocab, n_tokens, tmp_path):
     """All ids may be within the table, so nothing breaks: the model reads other words."""
     write_vocab(tmp_path, vocab)
     with pytest.raises(ValueError, match='--tokenizer=auto'):
-        check_tokens(str(tmp_path), state, n_vocab, 60000)
+        check_tokens(str(tmp_path), state, n_tokens, 60000)
 
 
 @pytest.mark.skipif(not RAW, reason="needs GPT-2's vocabulary, in NANOSENTIMENT_RAW")

@@ -183,10 +183,10 @@ def test_a_pipe_of_broken_utf8_is_read_with_replacements(moved):
 
 def test_a_socket_is_a_pipe(moved):
     """Other programs connect stdin to one; they got the answers to the examples."""
-    ours, theirs = socket.socketpair()
-    ours.sendall(b'late and awful\n')
-    ours.shutdown(socket.SHUT_WR)
-    assert 'late and awful' in classify(moved, stdin=theirs).out
+    writing_end, reading_end = socket.socketpair()
+    writing_end.sendall(b'late and awful\n')
+    writing_end.shutdown(socket.SHUT_WR)
+    assert 'late and awful' in classify(moved, stdin=reading_end).out
 
 
 def test_a_long_text_is_cut_and_said_so(moved, tmp_path):
@@ -245,20 +245,23 @@ def test_the_newest_run_is_used(moved, tmp_path, flags, newest):
         ('--input=rows.csv --output=.', 'folder'),
         ('--input=rows.csv --output=nowhere/out.csv', 'folder'),
         ('--input=nowhere.csv', 'nowhere.csv'),
+        ('--input=rows.csv --json=True --output=out.csv', 'json=True'),
         ('--batch_size=0', 'batch_size=0'),
         ('--text=FILE:', 'text'),
         ('--text=FILE:letter.txt', 'UTF-8'),  # UTF-16, as PowerShell writes it
+        ('--text=FILE:blank.txt', 'blank'),
         ('--threshold=80', 'threshold=80'),  # would make every answer uncertain
     ],
 )
 def test_a_mistake_costs_one_line_and_no_file(moved, tmp_path, flags, words):
     write_rows(tmp_path / 'rows.csv', 5)
     (tmp_path / 'letter.txt').write_text('late and awful', encoding='utf-16')
+    (tmp_path / 'blank.txt').write_text(' \n')
     before = (tmp_path / 'rows.csv').read_bytes()
     result = classify(moved, *flags.split(), cwd=tmp_path, status=2)
     assert result.err.count('\n') == 1
     assert words in result.err
-    assert set(os.listdir(tmp_path)) == {'rows.csv', 'letter.txt'}
+    assert set(os.listdir(tmp_path)) == {'rows.csv', 'letter.txt', 'blank.txt'}
     assert (tmp_path / 'rows.csv').read_bytes() == before
 
 
@@ -311,10 +314,12 @@ def test_keys_that_the_first_row_lacks_are_kept(moved, tmp_path, read, extension
 
 def test_a_key_that_comes_after_the_first_chunk_is_kept(moved, tmp_path):
     """Rows are written 2,048 at a time, but the header must know the columns of all of them."""
-    rows = [{'body': 'late'}] * 2100 + [{'body': 'lovely', 'label': 'mine'}]
+    rows = [{'body': 'late'}] * 2100 + [{'label': 'mine', 'body': 'lovely'}, {'from': 'Ann'}]
     write_jsonl(tmp_path / 'rows.jsonl', rows)
     classify(moved, f'--input={tmp_path}/rows.jsonl', f'--output={tmp_path}/out.csv')
-    first, *_, last = read_csv(tmp_path / 'out.csv')
+    first, *_, last, without_text = read_csv(tmp_path / 'out.csv')
+    assert list(first)[:4] == ['body', 'label', 'from', 'predicted_label']
+    assert (without_text['from'], without_text['predicted_label']) == ('Ann', '')
     assert first['label'] == ''
     assert last['label'] == 'mine'
     assert last['predicted_label'] == 'good'
@@ -378,7 +383,9 @@ def test_a_table_without_usable_rows_overwrites_nothing(moved, tmp_path, rows):
     (tmp_path / 'rows.csv').write_bytes(rows)
     (tmp_path / 'out.csv').write_text('precious')
     flags = [f'--input={tmp_path}/rows.csv', f'--output={tmp_path}/out.csv']
-    assert 'in UTF-8' in classify(moved, *flags, status=2).err
+    error = classify(moved, *flags, status=2).err
+    assert 'in UTF-8' in error
+    assert 'column' not in error, 'text_column is not the mistake'
     assert (tmp_path / 'out.csv').read_text() == 'precious'
 
 

@@ -318,6 +318,16 @@ def test_the_download_has_a_time_limit(monkeypatch, tmp_path):
     assert timeouts == [20]
 
 
+def test_a_page_of_an_error_is_no_vocabulary(monkeypatch):
+    """A proxy answers 403 with a page, which would be kept as if it were the vocabulary."""
+    requests = pytest.importorskip('requests')
+    response = requests.Response()
+    response.status_code = 403
+    monkeypatch.setattr('requests.get', lambda url, timeout: response)
+    with pytest.raises(requests.HTTPError, match='403'):
+        tokenizer.read_url('https://example.com/vocab.bpe')
+
+
 @pytest.mark.parametrize('name', ['bpe', 'bpe256', 'bpe65537', 'bpe-5', 'gpt3', '', 'no/folder'])
 def test_a_wrong_name_is_answered_by_one_line(name):
     """Scripts show this text as it is."""
@@ -327,8 +337,8 @@ def test_a_wrong_name_is_answered_by_one_line(name):
 
 
 def test_a_vocabulary_to_learn_needs_texts():
-    """bench.py and the like have no training split to learn from."""
-    with pytest.raises(ValueError, match='training split'):
+    """A caller that forgets them would otherwise be told that there is no such tokenizer."""
+    with pytest.raises(AssertionError, match='bpe2048 is learned from texts'):
         get_tokenizer('bpe2048')
 
 
