@@ -32,13 +32,21 @@ def test_a_checkpoint_says_where_it_comes_from(trained):
     assert best['settings']['block_size'] == 32
 
 
-def test_git_is_not_needed(tmp_path, monkeypatch):
+@pytest.fixture
+def not_asked_yet():
+    """git_commit remembers its first answer, for the test and for those after it."""
+    checkpoint.git_commit.cache_clear()
+    yield
+    checkpoint.git_commit.cache_clear()
+
+
+def test_git_is_not_needed(tmp_path, monkeypatch, not_asked_yet):
     """Where the project came as an archive, to a machine without git, no commit is noted."""
     monkeypatch.setenv('PATH', str(tmp_path))
     assert checkpoint.git_commit() == ''
 
 
-def test_a_project_outside_git_has_no_commit(tmp_path, monkeypatch):
+def test_a_project_outside_git_has_no_commit(tmp_path, monkeypatch, not_asked_yet):
     monkeypatch.setattr(checkpoint, 'ROOT', str(tmp_path))
     monkeypatch.setenv('GIT_CEILING_DIRECTORIES', str(tmp_path.parent))
     assert checkpoint.git_commit() == ''
