@@ -32,9 +32,9 @@ DATASETS = {
         ),
         'url': CUSTOMER_SERVICE_URL,
     },
-    # synthetic, comes with the code
+    # tweets and sentences of product reviews, rated by people; comes with the code
     'demo': {
-        'columns': ('conversation', 'customer_sentiment'),
+        'columns': ('text', 'sentiment'),
         'train': ('train.csv', ''),
         'test': ('test.csv', ''),
         'url': '',
