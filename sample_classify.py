@@ -39,14 +39,15 @@ device = 'auto'
 # -----------------------------------------------------------------------------
 
 EXAMPLES = (
-    'Customer: I have been waiting for three weeks and nobody answers my calls. '
-    'This is unacceptable!',
-    'Customer: Hello, could you tell me how to change the delivery address of my order?',
-    'Customer: You solved in five minutes what I had feared for days. '
-    'Thank you so much, wonderful service!',
-    'Customer: The parcel was late, but your colleague was so kind that I do not mind at all.',
-    'Customer: Great, the third broken kettle in a row. Just what I needed.',
+    'I love it, thank you so much!',
+    'It broke after two days and nobody answers my calls. Terrible!',
+    'The manual has forty pages.',
+    'Not worth the money, very disappointed.',
+    'The screen is beautiful, but the battery is a huge disappointment.',
 )
+# on a terminal the bar is green, yellow or red, as the answer is sure or not
+COLORS = ((0.8, '\x1b[32m'), (0.6, '\x1b[33m'), (0.0, '\x1b[31m'))
+COLOR_END = '\x1b[0m'
 ANSWER_COLUMNS = ('label', 'probability', 'runner_up')  # what a row of a table gets
 # How many texts or rows are in memory at a time. A pipe is therefore answered after each 2,048 of
 # its lines, or at its end.
@@ -302,6 +303,17 @@ def stdin_is_pipe():
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
+def color_bar(bar, probability):
+    """The bar, 10 wide; in colour if stdout is a terminal and NO_COLOR is unset."""
+    bar = f'{bar:10}'
+    if not sys.stdout.isatty() or os.getenv('NO_COLOR'):
+        return bar
+    for threshold_of_color, color in COLORS:
+        if probability >= threshold_of_color:
+            return f'{color}{bar}{COLOR_END}'
+    return bar
+
+
 def print_answer(content, answer):
     """One line for people: label, probability as a bar and a number, runner-up, text."""
     bar = '#' * round(10 * answer['probability'])
@@ -310,7 +322,8 @@ def print_answer(content, answer):
     excerpt = ' '.join(content.split())
     if len(excerpt) >= 80:
         excerpt = excerpt[:77] + '...'
-    line = f'{answer["label"]:10} {bar:10} {answer["probability"]:.2f}'
+    bar = color_bar(bar, answer['probability'])
+    line = f'{answer["label"]:10} {bar} {answer["probability"]:.2f}'
     line += f'  (else {runner_up} {runner_up_probability:.2f})  {excerpt}'
     if answer['truncated']:
         line += '  [only a part was read: too long]'

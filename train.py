@@ -35,6 +35,7 @@ from configurator import configure, stop
 from model import CHOICES as MODEL_CHOICES
 from model import Config, Transformer
 from nanosentiment.checkpoint import Classifier, resume_checkpoint, save_checkpoint
+from nanosentiment.datasets import DATA_DIR, find_raw
 from nanosentiment.device import DTYPES, choose_device
 from nanosentiment.download import Unreachable
 from nanosentiment.evaluation import evaluate, print_evaluation, split_examples, wandb_plots
@@ -52,7 +53,7 @@ eval_interval = 0  # steps between evaluations of the whole validation split; 0:
 log_interval = 10
 init_from = 'scratch'  # or gpt2, minilm, ..., org/model, a folder; 'resume': from out_dir/last.pt
 # data; the data set, columns, cleaning, splits, tokenizer and block_size are settings of prepare.py
-fallback_dataset = ''  # used, with a warning, where the data set cannot be downloaded
+fallback_config = ''  # used instead, with a warning, where the data set cannot be downloaded
 # batches
 batch_size = 16  # texts of one forward and backward pass
 gradient_accumulation_steps = 1  # such passes in one step, over all processes together
@@ -136,25 +137,35 @@ def training_steps(split, texts_per_step, first_iter, iters_per_epoch):
         n_done = 0
 
 
-def prepare_data(config, is_master):
-    """
-    The prepared folder and the config, with fallback_dataset in it if the data set is neither here
-    nor to be downloaded. Then the first process says so in a box on stderr.
-    """
+def why_unreachable(config):
+    """Why the raw data is not to be had, or '' if it is here or has just been downloaded."""
     try:
-        return prepare.prepare(config), config
+        find_raw(config['dataset'], config['data_dir'] or DATA_DIR, config['test_file'])
     except Unreachable as error:
-        if not fallback_dataset:
-            raise
-        if is_master:
-            print('#' * 100, file=sys.stderr)
-            for sentence in str(error).split('; '):
-                print(f'#  {sentence}', file=sys.stderr)
-            going_on = f'GOING ON WITH {fallback_dataset.upper()} INSTEAD'
-            print(f'#  {going_on}: it says nothing about {config["dataset"]}', file=sys.stderr)
-            print('#' * 100, file=sys.stderr)
-        config = config | {'dataset': fallback_dataset, 'text_column': '', 'label_column': ''}
-        return prepare.prepare(config), config
+        return str(error)
+    except ValueError:
+        pass  # prepare() will meet the same mistake, and name it
+    return ''
+
+
+def fall_back(reason, config, defaults):
+    """
+    The settings of fallback_config, with the flags of the command line except those about the data.
+    A box on stderr says so.
+    """
+    fallback = config['fallback_config']
+    if int(os.getenv('RANK', '0')) == 0:
+        print('#' * 100, file=sys.stderr)
+        for sentence in reason.split('; '):
+            print(f'#  {sentence}', file=sys.stderr)
+        print(f'#  GOING ON WITH {fallback} INSTEAD:', file=sys.stderr)
+        print(f'#  its figures say nothing about {config["dataset"]}', file=sys.stderr)
+        print('#' * 100, file=sys.stderr)
+    is_about_data = ('--dataset=', '--text_column=', '--label_column=', '--test_file=')
+    flags = [arg for arg in sys.argv[1:] if arg.startswith('--')]
+    flags = [arg for arg in flags if not arg.startswith(is_about_data)]
+    globals().update({name: defaults[name] for name in config if name in globals()})
+    return configure(globals(), prepare, argv=[fallback, *flags])
 
 
 # -----------------------------------------------------------------------------
@@ -296,7 +307,7 @@ BELOW_ONE = {'dropout', 'head_dropout', 'token_dropout', 'label_smoothing', 'bet
 # settings of the machine; the runs of --seeds and --folds may differ in these
 FREE_FOR_REPEATS = {
     'out_dir', 'log_interval', 'backend', 'device', 'compile', 'graphs', 'data_dir',
-    'fallback_dataset', 'wandb_log', 'wandb_project', 'wandb_run_name',
+    'fallback_config', 'wandb_log', 'wandb_project', 'wandb_run_name',
 }  # fmt: skip
 # a resumed run may also end elsewhere, which the learning rate follows
 FREE_FOR_RESUME = FREE_FOR_REPEATS | {'max_epochs', 'max_iters', 'patience'}
@@ -337,6 +348,10 @@ if __name__ == '__main__':
     # Config files and the command line set the globals above. prepare.py's settings stand only in
     # config, which goes into the checkpoints.
     config = configure(globals(), prepare)
+    if config['fallback_config']:
+        reason = why_unreachable(config)
+        if reason:
+            config = fall_back(reason, config, defaults)
     rank = int(os.getenv('RANK', '0'))
     world_size = int(os.getenv('WORLD_SIZE', '1'))
     is_master = rank == 0
@@ -393,7 +408,7 @@ if __name__ == '__main__':
             source = find(init_from)
             if config['tokenizer'] == 'auto':
                 config['tokenizer'] = os.path.abspath(source)  # 'gpt2' is a name of its own
-        folder, config = prepare_data(config, is_master)
+        folder = prepare.prepare(config)
         if is_master and world_size > 1:
             dist.barrier()
         meta = read_meta(folder)

@@ -5,7 +5,7 @@
 
 out_dir = 'out/sentiment_scratch'
 dataset = 'customer_service'
-fallback_dataset = 'demo'  # where customer_service cannot be downloaded; a warning says so
+fallback_config = 'config/train_demo.py'  # where customer_service cannot be downloaded
 speakers = 'customer'  # there are too few texts to learn what the agent's words say
 tokenizer = 'bpe2048'
 val_fraction = 0.2  # 3 of the 17 positives: fewer would make macro-F1 a coin toss

@@ -139,19 +139,10 @@ def resume_checkpoint(path, config, defaults, changeable):
             continue
         if name in changeable:
             settings[name] = value
-        elif not is_same_setting(name, value, settings):
+        elif value not in (settings[name], 'auto'):  # 'auto' leaves the choice to the earlier run
             what = f'{path} has {name}={settings[name]}, not {value}'
             raise ValueError(f'{what}; leave {name} out or choose another out_dir')
     return checkpoint, settings
-
-
-def is_same_setting(name, value, settings):
-    """Does a value that is asked for now mean what the settings of an earlier run hold?"""
-    if value in (settings[name], 'auto'):  # 'auto' leaves the choice to the earlier run
-        return True
-    # the earlier run may have been asked for this data and have fallen back on another data set
-    is_data = name in ('dataset', 'text_column', 'label_column')
-    return is_data and settings['dataset'] == settings['fallback_dataset']
 
 
 # -----------------------------------------------------------------------------

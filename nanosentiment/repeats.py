@@ -149,9 +149,6 @@ def check_same_settings(run, settings, config, kind, changeable):
         # 'auto' was resolved, and a run that goes on has the init_from it began with
         if config.get(name) in (value, 'auto', 'resume'):
             continue
-        # the run could not download its data set, and fell back on the other one
-        if name == 'dataset' and value == config['fallback_dataset']:
-            continue
         different.append(name)
     if different:
         what = f'{run} was trained with other values of {", ".join(different)}'

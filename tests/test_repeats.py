@@ -100,7 +100,7 @@ def fake(tmp_path, monkeypatch):
     script.write_text(FAKE_TRAIN)
     monkeypatch.setattr(sys, 'argv', [str(script), '--learning_rate=0.1', '--dataset=mine'])
     config = {'out_dir': 'out', 'seed': 0, 'seeds': 2, 'fold': 0, 'folds': 0, 'max_epochs': 3}
-    config |= {'learning_rate': 0.1, 'dataset': 'mine', 'fallback_dataset': ''}
+    config |= {'learning_rate': 0.1, 'dataset': 'mine'}
     return SimpleNamespace(config=config, starts=tmp_path / 'starts.txt')
 
 
@@ -147,15 +147,6 @@ def test_a_mean_holds_no_runs_with_other_settings(fake):
     with pytest.raises(ValueError, match='learning_rate, dataset'):
         repeat(fake, learning_rate=0.2, dataset='other')
     assert repeat(fake, changeable=('out_dir', 'max_epochs'), max_epochs=4) == (0, [])
-
-
-def test_a_run_may_have_fallen_back_on_the_other_data_set(fake):
-    """It is what the setting asks for, and no reason to stop after the first seed."""
-    repeat(fake)
-    settings = {'dataset': 'not to be had', 'fallback_dataset': 'mine'}
-    assert repeat(fake, **settings) == (0, [])
-    with pytest.raises(ValueError, match='other values of learning_rate;'):
-        repeat(fake, learning_rate=0.2, **settings)
 
 
 def test_a_failure_ends_the_repeats_with_its_exit_status(fake, monkeypatch):

@@ -246,33 +246,52 @@ def no_network(monkeypatch):
     monkeypatch.setenv('NANOSENTIMENT_RAW', '')
 
 
-def test_the_first_command_goes_on_with_the_demo_data(no_network, run_here, tmp_path):
-    """Nobody may take the demo's scores for the data set's: its name stands in all that is kept."""
+@pytest.fixture
+def without_raw_data():
     if os.path.exists(f'{ROOT}/data/customer_service/train.csv'):
         pytest.skip('the data set has been downloaded into data/')
+
+
+SCRATCH = f'{ROOT}/config/train_sentiment_scratch.py'
+TINY_MODEL = ['--n_layer=1', '--n_embd=16', '--n_head=1', '--max_iters=2']
+
+
+def test_the_first_command_goes_on_with_the_demo_data(
+    no_network, without_raw_data, run_here, tmp_path
+):
+    """Nobody may take the demo's scores for the data set's: its name stands in all that is kept."""
     folders = [f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run']
-    sizes = ['--n_layer=1', '--n_embd=16', '--n_head=1', '--max_iters=2']
-    args = [f'{ROOT}/config/train_sentiment_scratch.py', *folders, *sizes]
     begin = time.perf_counter()
 
-    result = run_here('train.py', *args)
+    result = run_here('train.py', SCRATCH, *folders, *TINY_MODEL, '--dataset=customer_service')
     seconds = time.perf_counter() - begin
 
-    for words in ('#' * 100, 'GOING ON WITH DEMO', 'customer_service'):
+    for words in ('#' * 100, 'GOING ON WITH config/train_demo.py', 'customer_service'):
         assert words in result.err
     assert 'dataset demo' in result.out
     assert 'demo, test:' in result.out
     assert result.last['dataset'] == 'demo'
-    assert read_checkpoint(tmp_path / 'run/best.pt')['dataset'] == 'demo'
+    checkpoint = read_checkpoint(tmp_path / 'run/best.pt')
+    assert checkpoint['dataset'] == 'demo'
+    # the settings are those of the demo, and then the flags
+    assert checkpoint['settings']['tokenizer'] == 'bpe4096-prefix'
+    assert checkpoint['settings']['speakers'] == 'all'
+    assert checkpoint['settings']['n_layer'] == 1
     in_time(seconds, 60)
 
 
-def test_without_a_fallback_the_way_out_is_named(no_network, run_here, tmp_path):
-    if os.path.exists(f'{ROOT}/data/customer_service/train.csv'):
-        pytest.skip('the data set has been downloaded into data/')
+def test_a_run_that_fell_back_resumes_with_its_command(
+    no_network, without_raw_data, run_here, tmp_path
+):
+    args = [SCRATCH, f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', *TINY_MODEL]
+    run_here('train.py', *args)
+    run_here('train.py', *args, '--init_from=resume', '--max_iters=3')
+    assert [line['iter'] for line in read_log(tmp_path / 'run') if 'val_loss' in line] == [2, 3]
+
+
+def test_without_a_fallback_the_way_out_is_named(no_network, without_raw_data, run_here, tmp_path):
     folders = [f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run']
-    config = f'{ROOT}/config/train_sentiment_scratch.py'
-    err = run_here('train.py', config, *folders, '--fallback_dataset=', status=2).err
+    err = run_here('train.py', SCRATCH, *folders, '--fallback_config=', status=2).err
     lines = [line for line in err.splitlines() if not line.startswith('downloading')]
     assert len(lines) == 1
     assert 'NANOSENTIMENT_RAW' in lines[0]
