@@ -148,11 +148,14 @@ def why_unreachable(config):
     return ''
 
 
-def fall_back(reason, config, defaults):
+def fall_back_if_unreachable(config, defaults):
     """
-    The settings of fallback_config, with the flags of the command line except those about the data.
-    A box on stderr says so.
+    The config if its data can be had. If not, the settings of its fallback_config, and of the flags
+    on the command line except those about the data. A box on stderr says so.
     """
+    reason = why_unreachable(config)
+    if not reason:
+        return config
     fallback = config['fallback_config']
     if int(os.getenv('RANK', '0')) == 0:
         print('#' * 100, file=sys.stderr)
@@ -349,9 +352,7 @@ if __name__ == '__main__':
     # config, which goes into the checkpoints.
     config = configure(globals(), prepare)
     if config['fallback_config']:
-        reason = why_unreachable(config)
-        if reason:
-            config = fall_back(reason, config, defaults)
+        config = fall_back_if_unreachable(config, defaults)
     rank = int(os.getenv('RANK', '0'))
     world_size = int(os.getenv('WORLD_SIZE', '1'))
     is_master = rank == 0
