@@ -94,7 +94,8 @@ def explicit_attention(q, k, v, mask, is_causal, dropout_p):
 def dropout(x, p, training=True):
     """
     F.dropout, which is the plain form. On a CPU it draws 16 random bits for an element instead
-    of 32, four elements at once; drawing them one by one took a tenth of a bfloat16 step.
+    of 32, four elements at once. Training MiniLM in bfloat16 is 1.10, 1.12 and 0.99 times as fast
+    with it (three pairs of runs of bench.py, two Zen 4 cores).
     """
     is_active = training and 0 < p < 1
     if x.device.type != 'cpu' or not is_active:
