@@ -359,7 +359,6 @@ if __name__ == '__main__':
     last_path = os.path.join(out_dir, 'last.pt')
     best_path = os.path.join(out_dir, 'best.pt')
     resume_command = f'python train.py {shlex.quote(f"--out_dir={out_dir}")} --init_from=resume'
-
     is_terminal = sys.stdout.isatty()
 
     def say(text, end='\n'):
@@ -368,7 +367,7 @@ if __name__ == '__main__':
         if is_master:
             print(text, end=end, flush=True)
 
-    # settings: of several runs, of a run to go on from, or of a new one
+    # whose settings: of several runs, of a run to go on from, or of a new one
     resumed = None  # the checkpoint to go on from
     try:
         if seeds or (config['folds'] and not config['fold']):
@@ -677,6 +676,8 @@ if __name__ == '__main__':
         if not math.isfinite(loss) or (not math.isfinite(grad_norm) and not scaler.is_enabled()):
             where = f'the loss is {loss}, its gradient norm {grad_norm}, at iter {iter_num}'
             remedy = f'lower learning_rate (now {lr:.1e}) or set --dtype=float32, and train again'
+            if is_terminal:
+                say('')  # ends the progress line
             stop(f'{where}; {remedy}; {out_dir} is as the last evaluation left it')
 
         # count
