@@ -68,6 +68,7 @@ device = 'auto'
 dtype = 'auto'
 # -----------------------------------------------------------------------------
 
+CHOICES = {'peer': ('', 'transformers')}
 KINDS = ('prepare', 'train', 'infer')  # of measurement
 # the contender that the others are compared with
 OWN = 'nanosentiment'
@@ -92,7 +93,7 @@ def check_settings():
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f'what={kind} is unknown; choose some of {", ".join(KINDS)}')
-    if peer not in ('', 'transformers'):
+    if peer not in CHOICES['peer']:
         raise ValueError(f'peer={peer} is unknown; set it to transformers, or leave it out')
     sizes = dict(rows=rows, length=length, batch_size=batch_size, turns=turns, steps=steps)
     for name, value in sizes.items():

@@ -9,7 +9,12 @@ $ python train.py config/train_sentiment_scratch.py --learning_rate=5e-4
 
 Config files and --name=value apply in the order given, so a later one wins. Names and
 types are checked in both, and a mistake is answered by one line on stderr. --help lists
-the settings with their comments.
+the settings with their types and comments, for which a script may define two constants:
+
+    FIRST = ('learning_rate', 'dtype')  # the settings that matter most
+    CHOICES = {'dtype': ('auto', 'float32', 'bfloat16')}  # what a setting may be
+
+The script itself has to check that a value is one of the choices.
 """
 
 import ast
@@ -18,8 +23,10 @@ import re
 import sys
 import traceback
 import types
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import zip_longest
+from textwrap import wrap
 
 
 def stop(message):
@@ -49,45 +56,163 @@ def declared_settings(namespace):
 # -----------------------------------------------------------------------------
 # --help
 
+HELP_WIDTH = 120  # characters
+KINDS = {bool: 'True/False', int: 'int', float: 'float', str: 'text'}
+KIND_WIDTH = len('True/False')
 
-def print_settings(path, names):
-    """
-    Prints the lines of a file that declare `names`, under the comments that group them.
 
-    Example: the line `max_iters = 100  # at most` below the line `# optimizer` is printed
-    as `  --max_iters=100  # at most` below `# optimizer`.
+@dataclass
+class Setting:
+    """A setting as --help shows it."""
+
+    name: str
+    flag: str  # with the default as the source writes it: --min_lr=1e-3, not --min_lr=0.001
+    kind: str  # its type or its choices
+    advice: list[str]  # the comment beside it, then those directly above it
+    group: str  # the comment of its group, such as '# optimizer', or ''
+    file: str  # the script or module that declares it, such as 'train.py'
+
+
+def describe_kind(value, choices):
     """
+    What a setting takes: its choices if it has any, else its type in a word.
+
+    Example: 1 and () -> 'int'; 'auto' and ('auto', 'on', 'off') -> 'auto | on | off'.
+    """
+    if not choices:
+        return KINDS[type(value)]
+    words = []
+    for choice in choices:
+        if choice == '':
+            words.append("''")
+        else:
+            words.append(str(choice))
+    return ' | '.join(words)
+
+
+def read_settings(namespace, choices):
+    """
+    The settings of a script or module, in the order and with the comments of its source.
+
+    A comment of one word is the heading of a group; a remark may follow it after a semicolon.
+    Any other comment directly above a setting is advice on that setting. Example: the lines
+        # optimizer
+        # one step reads batch_size texts
+        max_iters = 100  # at most
+    give Setting('max_iters', '--max_iters=100', 'int', advice=['at most', 'one step reads
+    batch_size texts'], group='# optimizer', file='train.py').
+    """
+    path = namespace['__file__']
     with open(path, encoding='utf-8') as f:
         source = f.read()
     # settings stand above the call of configure, the first line that begins with it
     top = re.split(r'^\s*(?:\w+ *= *)?configure\(', source, maxsplit=1, flags=re.MULTILINE)[0]
 
-    heading = ''
+    values = declared_settings(namespace)
+    settings = []
+    group = ''
+    comments = []  # those directly above the line
     for line in top.splitlines():
+        if re.match(r'# *\w[^\s;]*(;.*)?$', line):  # a single word, or one before a semicolon
+            group = line
+            comments = []
+            continue
+        if line.startswith('# ') and not line.startswith('# ---'):
+            comments.append(line.removeprefix('# '))
+            continue
+
         assignment = re.match(r'(\w+) *= *(.*)', line)
-        if assignment:
-            name, value_and_advice = assignment.groups()
-            if name not in names:
-                continue  # without resetting the heading: the next setting may need it
-            if heading:
-                print(f'\n{heading}')
-            print(f'  --{name}={value_and_advice}')
-            heading = ''
-        elif re.match(r'# *\w', line):
-            heading = line
-        else:
-            heading = ''
+        if assignment and assignment[1] in values:
+            name = assignment[1]
+            default, _, beside = assignment[2].partition(' #')
+            advice = [beside.strip(), *comments] if beside else comments
+            setting = Setting(
+                name=name,
+                flag=f'--{name}={default.strip()}',
+                kind=describe_kind(values[name], choices.get(name)),
+                advice=advice,
+                group=group,
+                file=os.path.basename(path),
+            )
+            settings.append(setting)
+        comments = []
+    return settings
+
+
+def print_setting(setting, flag_width):
+    """
+    Prints a setting in three columns: flag with default, type or choices, advice.
+
+    Choices may take the room of the advice, which then begins below them:
+
+      --max_iters=100  int         at most
+      --dtype='auto'   auto | float32 | bfloat16
+                                   auto: bfloat16 where the hardware multiplies it
+    """
+    indent = ' ' * (2 + flag_width + 2 + KIND_WIDTH + 2)
+    advice = []
+    for comment in setting.advice:
+        advice += wrap(comment, HELP_WIDTH - len(indent), break_on_hyphens=False)
+
+    line = f'  {setting.flag:<{flag_width}}  {setting.kind:<{KIND_WIDTH}}'
+    if advice and len(setting.kind) <= KIND_WIDTH:
+        line += f'  {advice.pop(0)}'
+    print(line.rstrip())
+    for line in advice:
+        print(indent + line)
+
+
+def print_usage(script_globals):
+    """Prints how a script is called and the first paragraph of its docstring."""
+    script = os.path.basename(script_globals['__file__'])
+    print(f'Usage: python {script} [config.py ...] [--name=value ...]')
+    docstring = script_globals.get('__doc__')
+    if docstring:
+        first_paragraph = docstring.strip().split('\n\n')[0]
+        print(f'\n{first_paragraph}')
+    print('\nConfig files and --name=value apply in the order given, so a later one wins.')
+    print('Each line below shows a setting with its default, then its type or its choices.')
 
 
 def print_help(script_globals, modules):
-    """Prints the settings of the script, then those that each module adds, with their comments."""
-    known = set(declared_settings(script_globals))
-    print_settings(script_globals['__file__'], known)
-    for module in modules:
-        added = set(declared_settings(vars(module))) - known
-        print(f'\nSettings of {os.path.basename(module.__file__)}:')
-        print_settings(module.__file__, added)
-        known |= added
+    """
+    Prints usage and settings: those that the script's FIRST names, then the others in groups.
+
+    Each setting is shown once. CHOICES of the script and of the modules say what one may be.
+    """
+    namespaces = [script_globals, *map(vars, modules)]
+    choices = {}
+    for namespace in reversed(namespaces):
+        choices |= namespace.get('CHOICES', {})
+    settings = {}
+    for namespace in namespaces:
+        for setting in read_settings(namespace, choices):
+            # a name declared twice belongs to the script, or else to the first of the modules
+            settings.setdefault(setting.name, setting)
+    flag_width = max(len(setting.flag) for setting in settings.values())
+
+    print_usage(script_globals)
+    first_names = script_globals.get('FIRST', ())
+    unknown = set(first_names) - set(settings)
+    assert not unknown, f'FIRST names unknown settings: {unknown}'
+    title = 'Settings of'
+    if first_names:
+        title = 'Other settings of'
+        print('\nSettings that matter most:\n')
+    for name in first_names:
+        print_setting(settings.pop(name), flag_width)
+
+    file = ''
+    group = ''
+    for setting in settings.values():
+        if setting.file != file:
+            file = setting.file
+            group = ''
+            print(f'\n{title} {file}:')
+        if setting.group != group:
+            group = setting.group
+            print(f'\n{group}')
+        print_setting(setting, flag_width)
     # now, because a reader such as `head` may have closed the pipe by the time Python ends
     sys.stdout.flush()
 

@@ -75,6 +75,9 @@ block_size = 256  # in tokens; training cuts longer texts, while all that is pre
 keep = 'last'  # read by train.py: which end of a longer text stays, 'first', 'last' or 'both'
 # -----------------------------------------------------------------------------
 
+# what --help shows first
+FIRST = ('dataset', 'text_column', 'label_column', 'test_file', 'tokenizer', 'block_size')
+
 SPLIT_NAMES = {TRAIN: 'train', VAL: 'val', TEST: 'test'}
 SPLIT_SETTINGS = ('val_fraction', 'test_fraction', 'split_seed')
 BPE_MAX_BYTES = 10_000_000  # enough to learn a vocabulary from

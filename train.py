@@ -42,15 +42,15 @@ from nanosentiment.evaluation import evaluate, print_evaluation, split_examples,
 from nanosentiment.fast import GraphStep, keep_memory, predict
 from nanosentiment.files import write_whole
 from nanosentiment.memmaps import Split, epoch_batches, pad_rows, read_meta
-from nanosentiment.metrics import METRICS, fit_temperature, score
+from nanosentiment.metrics import METRICS, fit_temperature, format_metric, score
 from nanosentiment.pretrained import check_tokens, find
 from nanosentiment.repeats import run_repeats
 
 # -----------------------------------------------------------------------------
 # i/o
-out_dir = 'out/run'
+out_dir = 'out/run'  # where best.pt, last.pt, metrics.jsonl and the evaluation go
 eval_interval = 0  # steps between evaluations of the whole validation split; 0: once an epoch
-log_interval = 10
+log_interval = 10  # steps between two lines of out_dir/metrics.jsonl
 init_from = 'scratch'  # or gpt2, minilm, ..., org/model, a folder; 'resume': from out_dir/last.pt
 # data; the data set, columns, cleaning, splits, tokenizer and block_size are settings of prepare.py
 fallback_config = ''  # used instead, with a warning, where the data set cannot be downloaded
@@ -72,13 +72,14 @@ layer_decay = 1.0  # learning rate of a layer over that of the one above; 0.9 sp
 head_lr = 0.0  # learning rate of the head, which starts fresh; 0.0: learning_rate
 head_epochs = 0  # epochs that train the head alone first: https://arxiv.org/abs/2202.10054
 # objective
-class_weight = 'none'  # rare labels: 'balanced', 'sqrt', 'sampling', 'logit'; see loss_weights
+class_weight = 'none'  # others for rare labels: see loss_weights
 label_smoothing = 0.0
 lm_weight = 0.0  # weight of next-token prediction, which teaches more than a few hundred labels
 # optimizer
-learning_rate = 1e-3
-max_epochs = 10
-max_iters = 0  # steps; 0: as many as max_epochs are
+learning_rate = 1e-3  # from scratch; 1e-4 for a small pretrained model, 2e-5 for a base-size one
+max_epochs = 10  # times that every training text is read
+max_iters = 0  # steps; the run ends with whichever of the two comes first; 0: no such bound
+min_epochs = 0  # at least so many, whatever max_iters says
 weight_decay = 0.1
 beta1 = 0.9
 beta2 = 0.99
@@ -89,12 +90,12 @@ warmup_iters = 50
 lr_decay_iters = 0  # the step at which the rate reaches min_lr; 0: the end of the run
 min_lr = 0.0
 # stopping
-metric = 'auto'  # val_loss, val_balanced_loss, val_macro_f1, ...; auto: F1 if a label is rare
+metric = 'auto'  # chooses the best checkpoint; auto: val_macro_f1 if a label is rare, else val_loss
 patience = 0  # evaluations without improvement before the run stops; 0: never stop early
 # system
 backend = 'auto'  # of torchrun: nccl with CUDA, else gloo
-device = 'auto'
-dtype = 'auto'  # float32, bfloat16 or float16; auto: bfloat16 where the hardware multiplies it
+device = 'auto'  # or cpu, cuda, cuda:1, mps; auto: a GPU if there is one
+dtype = 'auto'  # auto: bfloat16 where the hardware multiplies it, else float32
 compile = False  # torch.compile: 0.75 of a step's time on an H100, after a minute; slower on a CPU
 graphs = 'auto'  # CUDA graphs: 'on', 'off', or auto, where they can be used; see fast.GraphStep
 # wandb
@@ -102,9 +103,16 @@ wandb_log = False
 wandb_project = 'nanosentiment'
 wandb_run_name = ''  # '' is the name of out_dir
 # seeds
-seed = 1
+seed = 1  # of the first weights, dropout and order; split_seed draws the splits
 seeds = 0  # 5: five runs with seeds 1 to 5 in out_dir/seed-1, ...; finished ones are not repeated
 # -----------------------------------------------------------------------------
+
+# what --help shows first
+FIRST = (
+    'dataset', 'text_column', 'label_column', 'test_file', 'out_dir', 'init_from', 'tokenizer',
+    'block_size', 'batch_size', 'learning_rate', 'max_epochs', 'class_weight', 'seed', 'device',
+    'dtype',
+)  # fmt: skip
 
 # -----------------------------------------------------------------------------
 # data
@@ -198,6 +206,14 @@ def loss_weights(counts, device):
     return weight.to(device), None
 
 
+def count_iters(iters_per_epoch):
+    """The steps of the whole run: what max_epochs, max_iters and min_epochs allow."""
+    n_iters = max_epochs * iters_per_epoch
+    if max_iters > 0 and (max_epochs == 0 or max_iters < n_iters):
+        n_iters = max_iters
+    return max(n_iters, min_epochs * iters_per_epoch)
+
+
 def get_lr(it, decay_iters):
     """The learning rate of step `it`: linear warm-up, then decay to min_lr at step decay_iters."""
     if it < warmup_iters:
@@ -267,6 +283,42 @@ def selection_score(scores, metric):
     return [scores[metric.removeprefix('val_')], -scores['nll']]
 
 
+def describe_labels(label_names, counts, n_shown=6):
+    """The shares of the most frequent labels, of counts (n_class,), and how many more there are."""
+    order = np.argsort(-counts, kind='stable')
+    shares = counts / counts.sum()
+    parts = [f'{label_names[label]} {shares[label]:.1%}' for label in order[:n_shown]]
+    n_more = len(label_names) - n_shown
+    if n_more > 0:
+        parts.append(f'{n_more} more labels, the rarest in {counts.min():,} texts')
+    return ', '.join(parts)
+
+
+def progress_bar(iter_num, total_iters, loss, texts_per_s, seconds_left):
+    """-> '[#####...............]  25%  iter 500/2,000  loss 0.8123  1,302 texts/s  1:23 left'"""
+    share = iter_num / total_iters
+    bar = '#' * int(20 * share)
+    minutes, seconds = divmod(int(seconds_left), 60)
+    return (
+        f'[{bar:.<20}] {share:4.0%}  iter {iter_num:,}/{total_iters:,}  loss {loss:.4f}  '
+        f'{texts_per_s:,.0f} texts/s  {minutes}:{seconds:02} left'
+    )
+
+
+def better_baseline(evaluation, metric):
+    """A sentence if the bag of words has the better test score by metric, or ''."""
+    name = metric.removeprefix('val_')
+    if name not in METRICS:
+        name = 'accuracy'
+    bag_of_words = evaluation['baseline'].get('bag_of_words')
+    if not bag_of_words:
+        return ''
+    value = METRICS[name](np.array(bag_of_words['confusion']))
+    if value <= evaluation[name]:
+        return ''
+    return f'a bag of words does better here ({format_metric(name, value)})'
+
+
 def open_log(path, iter_num):
     """metrics.jsonl, to be written on from step iter_num: what was logged later will come again."""
     kept = []
@@ -313,7 +365,7 @@ FREE_FOR_REPEATS = {
     'fallback_config', 'wandb_log', 'wandb_project', 'wandb_run_name',
 }  # fmt: skip
 # a resumed run may also end elsewhere, which the learning rate follows
-FREE_FOR_RESUME = FREE_FOR_REPEATS | {'max_epochs', 'max_iters', 'patience'}
+FREE_FOR_RESUME = FREE_FOR_REPEATS | {'max_epochs', 'max_iters', 'min_epochs', 'patience'}
 
 
 def check_settings(config, world_size):
@@ -508,27 +560,34 @@ if __name__ == '__main__':
     # the length of the run
     texts_per_step = batch_size * gradient_accumulation_steps
     iters_per_epoch = math.ceil(len(train_split) / texts_per_step)
-    total_iters = max_iters if max_iters > 0 else max_epochs * iters_per_epoch
+    total_iters = count_iters(iters_per_epoch)
     decay_iters = lr_decay_iters if lr_decay_iters > 0 else total_iters
     head_iters = head_epochs * iters_per_epoch
 
-    # what is about to be trained
+    # what is about to happen, in three lines: data, model, plan
     n_params = model.num_params()
     n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    sizes_line = ', '.join(f'{name} {n:,}' for name, n in meta['rows'].items())
-    shares = ', '.join(f'{name} {n / len(train_split):.1%}' for name, n in zip(label_names, counts))
+    sizes = [f'{n:,} {name}' for name, n in meta['rows'].items()]
+    if report['rejected'] > 0:
+        sizes.append(f'{report["rejected"]:,} rejected (see {folder}/rejected.csv)')
     share_cut = (np.diff(train_split.offsets) > block_size).mean()
-    say(f'dataset {meta["dataset"]} ({folder}): {sizes_line}, rejected {report["rejected"]:,}')
-    say(f'training labels: {shares}; {share_cut:.1%} of the texts are cut to {block_size} tokens')
+    notes = [f'{model.config.n_layer} layers {model.config.n_embd} wide, pool {model.config.pool}']
     if source:
-        notes = [f'weights of {source}', *model.loaded['notes']]
-        if freeze > 0:
-            notes.append(f'frozen: embeddings, {freeze} layers')
-        say('; '.join(notes))
-    say(f'model of {n_params:,} parameters, {n_trained:,} to train, pool {model.config.pool}')
-    say(f'{device}, {ptdtype}, CUDA graphs {use_graphs}')
-    length = f'{total_iters:,} steps of {texts_per_step} texts, {iters_per_epoch:,} an epoch'
-    say(f'{length}; the best checkpoint is chosen by {metric}')
+        notes += [f'weights of {source}', *model.loaded['notes']]
+    else:
+        notes.append('from scratch')
+    if freeze > 0:
+        notes.append(f'frozen: embeddings, {freeze} layers')
+    machine = f'{device}, {str(ptdtype).removeprefix("torch.")}'
+    if use_graphs:
+        machine += ', CUDA graphs'
+    say(f'data   {meta["dataset"]}: {", ".join(sizes)}; {describe_labels(label_names, counts)}')
+    say(f'       {share_cut:.1%} of the training texts are cut to {block_size} tokens')
+    say(f'model  {n_params:,} parameters, {n_trained:,} to train; {"; ".join(notes)}')
+    say(
+        f'plan   {total_iters:,} steps of {texts_per_step} texts, {iters_per_epoch:,} an epoch; '
+        f'{machine}; the best {metric} is kept as {best_path}'
+    )
 
     # -------------------------------------------------------------------------
     # the state of the loop; with weights and optimizer it is all that last.pt needs, because the
@@ -610,8 +669,9 @@ if __name__ == '__main__':
     # training loop
     iter_num = first_iter = run['iter']
     steps = training_steps(train_split, texts_per_step, first_iter, iters_per_epoch)
-    begin = clock = time.perf_counter()
-    last_shown = 0.0
+    begin = clock = last_shown = time.perf_counter()
+    seconds_between_bars = 0.2 if is_terminal else 60.0
+    say('   iter   epoch  train loss  val loss  accuracy  macro-F1')
     while True:
         if patience > 0 and run['bad_evals'] >= patience:
             stopped = 'early'
@@ -691,21 +751,16 @@ if __name__ == '__main__':
         epoch = iter_num / iters_per_epoch
         is_last = iter_num == total_iters
 
-        # log and show
-        log_is_due = iter_num % log_interval == 0
-        if is_master and (log_is_due or is_last):
+        # log, and show the progress: a bar that stays on a terminal, elsewhere a line a minute
+        if is_master and (iter_num % log_interval == 0 or is_last):
             step = {'iter': iter_num, 'epoch': epoch, 'loss': loss, 'lr': lr, 'norm': grad_norm}
             log_metrics(log_file, wandb_run, **step)
-        if log_is_due or (is_terminal and now - last_shown > 0.2):
+        if now - last_shown > seconds_between_bars:
             last_shown = now
-            seconds_per_iter = (now - begin) / (iter_num - first_iter)
-            minutes, seconds = divmod(int(seconds_per_iter * (total_iters - iter_num)), 60)
-            speed = run['examples'] / run['train_seconds']
-            say(
-                f'iter {iter_num:,}/{total_iters:,} epoch {epoch:.2f}: loss {loss:.4f}, '
-                f'lr {lr:.1e}, {speed:,.0f} texts/s, {minutes}:{seconds:02} left at this pace',
-                end='' if is_terminal else '\n',
-            )
+            seconds_left = (now - begin) / (iter_num - first_iter) * (total_iters - iter_num)
+            texts_per_s = run['examples'] / run['train_seconds']
+            bar = progress_bar(iter_num, total_iters, loss, texts_per_s, seconds_left)
+            say(bar, end='' if is_terminal else '\n')
 
         # evaluate, and keep the best checkpoint; all processes do, so that they agree on patience
         eval_is_due = is_last or iter_num % (eval_interval or iters_per_epoch) == 0
@@ -724,11 +779,9 @@ if __name__ == '__main__':
             # with all that the objective adds, so it is not to be compared with the validation loss
             train_loss = run['loss_sum'] / run['loss_n']
             run |= {'loss_sum': 0.0, 'loss_n': 0}
-            say(
-                f'iter {iter_num:,} epoch {epoch:.2f}: train loss {train_loss:.4f}, '
-                f'val loss {scores["nll"]:.4f}, accuracy {scores["accuracy"]:.3f}, '
-                f'macro-F1 {scores["macro_f1"]:.3f}{"  best so far" if is_best else ""}'
-            )
+            row = f'{iter_num:7,} {epoch:7.2f} {train_loss:11.4f} {scores["nll"]:9.4f}'
+            row += f' {scores["accuracy"]:9.3f} {scores["macro_f1"]:9.3f}'
+            say(row + ('  best so far' if is_best else ''))
             if is_master:
                 more = {'val_balanced_loss': scores['balanced_nll'], 'train_loss': train_loss}
                 log_metrics(log_file, wandb_run, **val_scores, **more)
@@ -760,6 +813,11 @@ if __name__ == '__main__':
             examples = split_examples(classifier, folder, 'test')
             evaluation = evaluate(classifier, examples, out_dir)
             print_evaluation(evaluation)
+            warning = better_baseline(evaluation, metric)
+            if warning and init_from == 'scratch':
+                warning += '; try config/finetune_own.py, which starts from a pretrained model'
+            if warning:
+                say(warning)
         except (ValueError, OSError) as error:
             stop(f'{error}; the training is done: mend this, then {resume_command} judges it')
         test = {key: evaluation[key] for key in ('accuracy', 'accuracy_ci', 'macro_f1')}

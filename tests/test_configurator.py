@@ -1,6 +1,8 @@
 """The configurator: whatever a user types, it is applied as meant or answered by one line."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -9,10 +11,14 @@ import pytest
 from conftest import ROOT
 
 import configurator
-from configurator import configure, stop
+from configurator import configure, declared_settings, stop
 
 SCRIPT = """
-\"\"\"A script; its text may well say configure(globals()).\"\"\"
+\"\"\"
+A script; its text may well say configure(globals()).
+
+The second paragraph has no place in --help.
+\"\"\"
 import os
 import corpus
 from configurator import configure, stop
@@ -208,14 +214,15 @@ def test_a_name_declared_twice_belongs_to_the_script(capsys):
 def test_a_script_runs_from_any_directory_and_lists_its_settings(tmp_path):
     """--help shows what stands at the top of the script, then what its modules add."""
     script = tmp_path / 'script.py'
-    script.write_text(f'import sys; sys.path.insert(0, {str(ROOT)!r})\n{SCRIPT}')
+    script.write_text(SCRIPT)
     (tmp_path / 'corpus.py').write_text(MODULE)
     (tmp_path / 'conf').mkdir()
     (tmp_path / 'conf' / 'a.py').write_text("out_dir = 'elsewhere'\nfolds = 5\n")
 
     def run_script(*argv):
         command = [sys.executable, str(script), *argv]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        env = {**os.environ, 'PYTHONPATH': ROOT}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
 
     result = run_script('conf/a.py', '--max_iters=3')
     assert result.stdout.endswith("'lowercase': True, 'folds': 5} elsewhere 3\n"), result.stderr
@@ -224,21 +231,29 @@ def test_a_script_runs_from_any_directory_and_lists_its_settings(tmp_path):
         result = run_script(flag, '--typo=1')
         assert (result.returncode, result.stderr) == (0, '')
         assert result.stdout.split('\n') == [
+            'Usage: python script.py [config.py ...] [--name=value ...]',
+            '',
+            'A script; its text may well say configure(globals()).',
+            '',
+            'Config files and --name=value apply in the order given, so a later one wins.',
+            'Each line below shows a setting with its default, then its type or its choices.',
+            '',
+            'Settings of script.py:',
             '',
             '# i/o',
-            "  --out_dir='out'  # checkpoints go here",
+            "  --out_dir='out'       text        checkpoints go here",
             '',
             '# optimizer',
-            '  --learning_rate=1e-3  # 5e-5 to fine-tune',
-            '  --max_iters=100',
+            '  --learning_rate=1e-3  float       5e-5 to fine-tune',
+            '  --max_iters=100       int',
             '',
             'Settings of corpus.py:',
             '',
             '# text',
-            '  --lowercase=True  # capitals rarely matter',
+            '  --lowercase=True      True/False  capitals rarely matter',
             '',
             '# split',
-            '  --folds=0',
+            '  --folds=0             int',
             '',
         ]
 
@@ -246,17 +261,204 @@ def test_a_script_runs_from_any_directory_and_lists_its_settings(tmp_path):
     assert (result.returncode, result.stdout, result.stderr.count('\n')) == (2, '', 1)
 
 
+def write_module(path, source):
+    """Writes a file, and returns the module that importing it would give."""
+    path.write_text(source)
+    module = make_module(__file__=str(path))
+    exec(source, vars(module))
+    return module
+
+
+def help_of(capsys, script, *modules):
+    """What --help prints below the usage."""
+    with pytest.raises(SystemExit) as exit_info:
+        configure(vars(script), *modules, argv=['--help'])
+    assert exit_info.value.code == 0
+    usage, _, settings = capsys.readouterr().out.partition('its choices.\n')
+    assert usage.startswith('Usage: ')
+    return settings
+
+
+def listed_settings(help_text):
+    """The first line of each setting in a --help, as (name, type or choices with advice)."""
+    listed = []
+    for line in help_text.splitlines():
+        match = re.match(r"  --(\w+)=('[^']*'|\S+) +(.*)", line)
+        if match:
+            listed.append((match[1], match[3]))
+    return listed
+
+
 def test_help_lists_a_name_declared_twice_once(tmp_path, capsys):
     """It is listed where it belongs, with the default that applies."""
-    paths = []
-    for name, default in [('script', 1), ('first', 2), ('second', 3)]:
-        paths.append(str(tmp_path / f'{name}.py'))
-        (tmp_path / f'{name}.py').write_text(f'max_iters = {default}\nfolds = {default}\n')
-    modules = [make_module(__file__=path, max_iters=2, folds=2) for path in paths[1:]]
-    with pytest.raises(SystemExit):
-        configure({'__file__': paths[0], 'max_iters': 1}, *modules, argv=['--help'])
-    listed = [line.strip() for line in capsys.readouterr().out.splitlines() if '--' in line]
-    assert listed == ['--max_iters=1', '--folds=2']
+    script = write_module(tmp_path / 'script.py', 'max_iters = 1\n')
+    first = write_module(tmp_path / 'first.py', "max_iters = 'two'\nfolds = 2\n")
+    second = write_module(tmp_path / 'second.py', "max_iters = 3\nfolds = 'three'\n")
+    assert help_of(capsys, script, first, second).splitlines() == [
+        '',
+        'Settings of script.py:',
+        '  --max_iters=1  int',
+        '',
+        'Settings of first.py:',
+        '  --folds=2      int',
+    ]
+
+
+FIRST_SCRIPT = """
+# text
+val_fraction = 0.1
+max_length = 100
+# seeds
+seed = 1
+# -----
+FIRST = ('dataset', 'seed')
+"""
+
+FIRST_MODULE = """
+# text
+folds = 0
+# data
+dataset = 'a'  # a file
+# -----
+FIRST = ('folds',)
+"""
+
+
+def test_help_shows_first_what_matters_most(tmp_path, capsys):
+    """A newcomer needs fifteen of train.py's seventy settings, some of which are prepare.py's."""
+    script = write_module(tmp_path / 'script.py', FIRST_SCRIPT)
+    module = write_module(tmp_path / 'corpus.py', FIRST_MODULE)
+    assert help_of(capsys, script, module).splitlines() == [
+        '',
+        'Settings that matter most:',
+        '',
+        "  --dataset='a'       text        a file",
+        '  --seed=1            int',
+        '',
+        'Other settings of script.py:',
+        '',
+        '# text',
+        '  --val_fraction=0.1  float',
+        '  --max_length=100    int',
+        '',
+        'Other settings of corpus.py:',
+        '',
+        '# text',
+        '  --folds=0           int',
+    ]
+
+
+def test_a_first_setting_that_does_not_exist_is_an_error(tmp_path):
+    """A setting that was renamed would otherwise leave the top of --help unnoticed."""
+    script = write_module(tmp_path / 'script.py', "seed = 1\nFIRST = ('seed', 'sede')\n")
+    with pytest.raises(AssertionError, match='sede'):
+        configure(vars(script), argv=['--help'])
+
+
+CHOICES_SCRIPT = """
+peer = ''
+split = 1
+CHOICES = {
+    'peer': ('', 'gpt2'),
+    'split': (1, 2),
+    'keep': ('first', 'last', 'both'),
+}
+"""
+
+CHOICES_MODULE = """
+keep = 'last'  # which end
+split = 'val'
+case = 'low'  # of letters
+CHOICES = {
+    'split': ('val', 'test'),
+    'case': ('low', 'up'),
+}
+"""
+
+
+def test_help_shows_choices_in_place_of_the_type(tmp_path, capsys):
+    """'text' does not tell what to write. As in train.py, some choices are for the module."""
+    script = write_module(tmp_path / 'script.py', CHOICES_SCRIPT)
+    module = write_module(tmp_path / 'corpus.py', CHOICES_MODULE)
+    assert help_of(capsys, script, module).splitlines() == [
+        '',
+        'Settings of script.py:',
+        "  --peer=''      '' | gpt2",
+        '  --split=1      1 | 2',
+        '',
+        'Settings of corpus.py:',
+        "  --keep='last'  first | last | both",
+        '                             which end',
+        "  --case='low'   low | up    of letters",
+    ]
+
+
+ADVICE_SCRIPT = """
+# this is about all groups
+# text; a remark on the group
+# 'auto' is bpe2048
+# or what the checkpoint has
+tokenizer = 'auto'  # or gpt2
+# capitals rarely matter
+lowercase = True # one space
+# this is about no setting
+
+folds = 0
+"""
+
+
+def test_a_comment_above_a_setting_is_shown_as_its_advice(tmp_path, capsys):
+    """Some advice is too long for the line of the setting; a group's comment is one word."""
+    script = write_module(tmp_path / 'script.py', ADVICE_SCRIPT)
+    assert help_of(capsys, script).splitlines()[3:] == [
+        '# text; a remark on the group',
+        "  --tokenizer='auto'  text        or gpt2",
+        "                                  'auto' is bpe2048",
+        '                                  or what the checkpoint has',
+        '  --lowercase=True    True/False  one space',
+        '                                  capitals rarely matter',
+        '  --folds=0           int',
+    ]
+
+
+def test_long_advice_goes_on_below_itself(tmp_path, capsys):
+    """A line that the terminal breaks hides the column of names, in which one searches."""
+    words = ['advice', *['fine-tuned-weights'] * 6, *['#2'] * 40]
+    script = write_module(tmp_path / 'script.py', f'seed = 1  # {" ".join(words)}\n')
+
+    lines = help_of(capsys, script).splitlines()[2:]
+
+    assert max(len(line) for line in lines) <= 120
+    assert lines[0].startswith('  --seed=1  int         advice fine-tuned')
+    column = lines[0].index('advice')
+    assert lines[1][:column].isspace() and not lines[1][column].isspace()
+    assert ' '.join(lines).split()[2:] == words, 'nothing is lost or split'
+
+
+@pytest.mark.parametrize(
+    'name', ['bench', 'evaluate', 'prepare', 'report', 'sample_classify', 'train']
+)
+def test_help_of_every_script_lists_each_setting_once(run_here, name):
+    """A setting that --help does not show is unknown to most, and one shown twice confuses."""
+    script = importlib.import_module(name)
+    declared = declared_settings(vars(script))
+    choices = getattr(script, 'CHOICES', {})
+    first = getattr(script, 'FIRST', ())
+    if name == 'train':
+        declared = declared_settings(vars(script.prepare)) | declared
+
+    listed = listed_settings(run_here(f'{name}.py', '--help').out)
+
+    names = [name for name, _ in listed]
+    assert sorted(names) == sorted(declared)
+    assert names[: len(first)] == list(first)
+    types = {bool: 'True/False', int: 'int', float: 'float', str: 'text'}
+    for name, kind_and_advice in listed:
+        kind = kind_and_advice.split('  ')[0]
+        if name in choices:
+            assert kind.replace("''", '').split(' | ') == list(choices[name])
+        else:
+            assert kind == types[type(declared[name])]
 
 
 def test_a_config_is_found_beside_configurator_py(tmp_path, monkeypatch):

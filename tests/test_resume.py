@@ -36,6 +36,15 @@ def train_until(iter_num, args, out_dir):
     kill_when(start('train.py', *args, f'--out_dir={out_dir}'), is_time)
 
 
+def wait_for_iter(iter_num, process, out_dir):
+    """Returns when a running training has logged this step, or has ended."""
+    log_path = out_dir / 'metrics.jsonl'
+    while process.poll() is None:
+        if log_path.exists() and f'"iter": {iter_num},' in log_path.read_text():
+            return
+        time.sleep(0.01)
+
+
 def copy_run(trained, folder):
     """A copy of the finished run, to be changed. Returns its last.pt as a dict."""
     shutil.copytree(trained.out_dir, folder)
@@ -95,10 +104,8 @@ def test_a_signal_saves_and_says_how_to_go_on(trained, run_here, tmp_path, monke
     """The step is finished, last.pt written, the exit status 0; the printed command works as is."""
     args = [*trained.args, '--out_dir=my runs/1', *OBJECTIVE]
     process = start('train.py', *args, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    for line in process.stdout:
-        if line.startswith('iter 30/'):
-            process.send_signal(number)
-            break
+    wait_for_iter(30, process, tmp_path / 'my runs/1')
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60 * SLOW)
 
     assert process.returncode == 0
@@ -121,9 +128,7 @@ def test_a_second_signal_ends_the_run_at_once(trained, tmp_path):
     """A step may take minutes, and whoever presses Ctrl-C twice does not want to wait for it."""
     args = [*trained.args, f'--out_dir={tmp_path}', '--max_epochs=1000']
     process = start('train.py', *args, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.startswith('iter 30/'):
-            break
+    wait_for_iter(30, process, tmp_path)
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60 * SLOW)

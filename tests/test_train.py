@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, in_time, read_checkpoint, read_log, run, write_rows
+from conftest import ROOT, in_time, read_checkpoint, read_log, run, start, write_rows
 
 import train
 
@@ -83,6 +83,59 @@ def test_the_best_checkpoint_has_the_highest_f1_or_the_lowest_loss():
     assert train.selection_score(scores, 'val_macro_f1') == [0.8, -0.5]
 
 
+@pytest.mark.parametrize(
+    'iters_per_epoch, iters',
+    [(30, 300), (200, 2000), (500, 2000), (4000, 8000)],
+)
+def test_the_length_of_a_run_follows_the_size_of_the_data(monkeypatch, iters_per_epoch, iters):
+    """Ten epochs of a few texts, at most 2,000 steps of many, but each text at least twice."""
+    for name, value in {'max_epochs': 10, 'max_iters': 2000, 'min_epochs': 2}.items():
+        monkeypatch.setattr(train, name, value)
+    assert train.count_iters(iters_per_epoch) == iters
+
+
+def test_without_max_epochs_the_steps_are_counted_alone(monkeypatch):
+    for name, value in {'max_epochs': 0, 'max_iters': 7, 'min_epochs': 0}.items():
+        monkeypatch.setattr(train, name, value)
+    assert train.count_iters(3) == 7
+
+
+def test_of_many_labels_only_the_most_frequent_are_listed():
+    """The line about the data must stay a line with 109 labels, too."""
+    counts = np.array([1, 4, 3, 2])
+    described = train.describe_labels(['a', 'b', 'c', 'd'], counts, n_shown=2)
+    assert described == 'b 40.0%, c 30.0%, 2 more labels, the rarest in 1 texts'
+    assert train.describe_labels(['a', 'b'], np.array([1, 3])) == 'b 75.0%, a 25.0%'
+
+
+def test_the_bar_says_how_far_the_run_is():
+    bar = train.progress_bar(500, 2000, 0.81234, 1302.4, seconds_left=83.9)
+    assert bar == (
+        '[#####...............]  25%  iter 500/2,000  loss 0.8123  1,302 texts/s  1:23 left'
+    )
+
+
+@pytest.mark.parametrize(
+    'metric, warning',
+    [
+        ('val_loss', ''),
+        ('val_accuracy', ''),
+        ('val_macro_f1', 'a bag of words does better here (macro-F1 0.800)'),
+    ],
+)
+def test_a_better_bag_of_words_is_said(metric, warning):
+    """By the score that the run itself was chosen by: here only its macro-F1 is lower."""
+    bag_of_words = {'confusion': [[4, 1], [1, 4]]}
+    evaluation = {
+        'baseline': {'bag_of_words': bag_of_words},
+        'accuracy': 0.8,
+        'macro_f1': 0.75,
+    }
+    assert train.better_baseline(evaluation, metric) == warning
+    evaluation['baseline'] = {'bag_of_words': None}  # the training split has none
+    assert train.better_baseline(evaluation, metric) == ''
+
+
 class ToySplit:
     """20 texts of one token, 2 of them of label 1: what the order of an epoch depends on."""
 
@@ -144,6 +197,30 @@ def test_a_run_reports(trained):
         assert re.search(row_of_table, trained.result.out, re.MULTILINE)
     with open(f'{trained.out_dir}/summary.json') as f:
         assert json.load(f) == last
+
+
+def test_in_a_log_a_short_run_shows_no_progress(trained):
+    """A bar each second makes a log unreadable; there it is a line a minute."""
+    assert '#' not in trained.result.out
+
+
+def test_on_a_terminal_the_bar_is_overwritten(tiny, tmp_path):
+    """One line that stays: it is erased before the next bar and before each evaluation."""
+    pty = pytest.importorskip('pty')  # Windows has none
+    terminal, program_side = pty.openpty()
+    process = start('train.py', *tiny, f'--out_dir={tmp_path}', stdout=program_side)
+    os.close(program_side)
+    printed = b''
+    try:
+        while part := os.read(terminal, 1 << 16):
+            printed += part
+    except OSError:  # how Linux says that the program has closed its side
+        pass
+    assert process.wait() == 0
+
+    bars = re.findall(rb'\r\x1b\[K(\[#*\.*\] [^\r\n]* left)([\r\n])', printed)
+    assert bars
+    assert {end for _, end in bars} == {b'\r'}, 'a bar is followed by what erases it'
 
 
 def test_best_is_the_best_and_last_is_the_last(trained):
@@ -268,7 +345,7 @@ def test_the_first_command_goes_on_with_the_demo_data(
 
     for words in ('#' * 100, 'GOING ON WITH config/train_demo.py', 'customer_service'):
         assert words in result.err
-    assert 'dataset demo' in result.out
+    assert re.search('^data +demo: ', result.out, re.MULTILINE)
     assert 'demo, test:' in result.out
     assert result.last['dataset'] == 'demo'
     checkpoint = read_checkpoint(tmp_path / 'run/best.pt')
