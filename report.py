@@ -110,7 +110,7 @@ def find_config(result, file_name, configs):
 def group_results(results_dir, configs):
     """
     The lines of results/*.jsonl in one list for each row of the table: {(dataset, is_ours, name):
-    lines}. A row is a config, where it is ours, or a baseline. Some configs have no lines.
+    lines}. A row is a config, where it is ours, or a baseline.
     """
     groups = {}
     for path in sorted(results_dir.glob('*.jsonl')):
@@ -120,14 +120,6 @@ def group_results(results_dir, configs):
             else:
                 key = (result['dataset'], True, find_config(result, path.stem, configs))
             groups.setdefault(key, []).append(result)
-
-    # a row for what is not yet measured: a config on its own data set, or on whatever there is
-    measured = {name for _, is_ours, name in groups if is_ours}
-    for name, settings in configs.items():
-        if 'dataset' in settings:
-            groups.setdefault((settings['dataset'], True, name), [])
-        elif name not in measured:
-            groups['', True, name] = []
     return groups
 
 
@@ -145,22 +137,18 @@ def select_seeds(results):
 
 
 def seed_cells(seeds):
-    """
-    The cells test rows, each seed, accuracy with deviation and interval, macro-F1, lowest recall.
-    """
-    if not seeds:
-        return ['', 'not yet measured', '', '', '']
+    """The cells test rows, accuracy ± sd (number of seeds), interval, macro-F1, lowest recall."""
     scores = [result.get('test', result) for result in seeds]
     accuracies = [score['accuracy'] for score in scores]
-    each_seed = ' '.join(format_value(accuracy) for accuracy in accuracies)
-
-    # more seeds do not narrow the interval: they were tested on the same rows
-    n_test = seeds[0]['n_test']
     mean = np.mean(accuracies)
     accuracy = format_value(mean)
     if len(seeds) > 1:
-        accuracy += f' ± {format_value(np.std(accuracies, ddof=1))}'
-    accuracy += f', {format_value(wilson(mean * n_test, n_test))}'
+        accuracy += f' ± {format_value(np.std(accuracies, ddof=1))} ({len(seeds)})'
+
+    # more seeds do not narrow the interval: they were tested on the same rows
+    n_test = seeds[0]['n_test']
+    low, high = wilson(mean * n_test, n_test)
+    interval = f'{low:.3f}–{high:.3f}'
 
     macro_f1 = np.mean([score['macro_f1'] for score in scores])
     recalls = {}
@@ -168,49 +156,38 @@ def seed_cells(seeds):
         recalls[label] = np.mean([score['recall'][label] for score in scores])
     worst_label = min(recalls, key=recalls.get)
     lowest_recall = f'{worst_label} {format_value(recalls[worst_label])}'
-    return [n_test, each_seed, accuracy, macro_f1, lowest_recall]
+    return [n_test, accuracy, interval, macro_f1, lowest_recall]
 
 
 def folds_cell(results):
     """
-    Macro-F1 in cross-validation, '' if that was not done.
+    Macro-F1 in cross-validation, of all rows together; '' if that was not done.
 
-    A baseline's line has it as folds_macro_f1. Ours is a line of its own with folds (their number),
-    macro_f1 of all rows together, macro_f1_sd over the folds, and macro_f1_ci.
-    Example: '0.855 ± 0.068, 0.781 to 0.909'
+    A baseline's line has it as folds_macro_f1. Ours is a line of its own with folds, their number.
     """
     for result in results:
         if result.get('folds_macro_f1'):  # of a baseline
             return format_value(result['folds_macro_f1'])
     for result in results:
         if 'folds' in result:
-            macro_f1 = format_value(result['macro_f1'])
-            deviation = format_value(result['macro_f1_sd'])
-            return f'{macro_f1} ± {deviation}, {format_value(result["macro_f1_ci"])}'
+            return format_value(result['macro_f1'])
     return ''
 
 
-def minutes_cell(seeds):
-    """The mean training time, '' if it was not measured."""
-    minutes = [result['seconds'] / 60 for result in seeds if 'seconds' in result]
-    if not minutes:
-        return ''
-    return f'{np.mean(minutes):.1f}'
-
-
 def results_table(results_dir, config_dir):
-    """A Markdown table with a row for each config and for each baseline in results/*.jsonl."""
+    """A Markdown table of what is measured: configs and baselines, the best of a data set last."""
     configs = read_configs(Path(config_dir))
     groups = group_results(Path(results_dir), configs)
     rows = []
-    for (dataset, is_ours, name), results in sorted(groups.items()):
-        if is_ours:
-            name = f'`python train.py config/{name}.py`'
+    for (dataset, is_ours, name), results in groups.items():
         seeds = select_seeds(results)
-        row = [dataset, name, *seed_cells(seeds), folds_cell(results), minutes_cell(seeds)]
-        rows.append(row)
-    header = ['data', 'model', 'test rows', 'each seed', 'accuracy ± sd, 95 %']
-    header += ['macro-F1', 'lowest recall', '5-fold macro-F1', 'minutes']
+        if not seeds:  # only some folds, or no test split
+            continue
+        model = f'`{name}`' if is_ours else name
+        rows.append([dataset, model, *seed_cells(seeds), folds_cell(results)])
+    rows.sort(key=lambda row: (row[0], row[3]))  # by data and accuracy
+    header = ['data', 'model', 'rows', 'accuracy (seeds)', '95 %', 'macro-F1', 'lowest recall']
+    header.append('5-fold macro-F1')
     return markdown_table(header, rows)
 
 
