@@ -355,7 +355,7 @@ CHOICES = {
 }
 POSITIVE = {
     'log_interval', 'block_size', 'batch_size', 'gradient_accumulation_steps', 'n_layer', 'n_head',
-    'n_embd', 'layer_decay', 'val_fraction',
+    'n_embd', 'layer_decay',
 }  # fmt: skip
 BELOW_ONE = {'dropout', 'head_dropout', 'token_dropout', 'label_smoothing', 'beta1', 'beta2'}
 
@@ -467,9 +467,6 @@ if __name__ == '__main__':
         tokenizer_state = read_meta(folder, 'tokenizer_state.json')
         report = read_meta(folder, 'report.json')
         splits = {name: Split(folder, name, block_size, config['keep']) for name in meta['rows']}
-        if 'val' not in splits:
-            remedy = 'every label needs two different texts'
-            raise ValueError(f'{folder} has too few texts for a validation split; {remedy}')
         if resumed is not None and resumed['recipe'] != meta['recipe']:
             what = f'{last_path} was trained on other data than {folder} now holds'
             raise ValueError(f'{what}; bring it back, or train in another out_dir')
@@ -586,7 +583,7 @@ if __name__ == '__main__':
     say(f'model  {n_params:,} parameters, {n_trained:,} to train; {"; ".join(notes)}')
     say(
         f'plan   {total_iters:,} steps of {texts_per_step} texts, {iters_per_epoch:,} an epoch; '
-        f'{machine}; the best {metric} is kept as {best_path}'
+        f'{machine}; the best by {metric} is kept as {best_path}'
     )
 
     # -------------------------------------------------------------------------
@@ -643,7 +640,7 @@ if __name__ == '__main__':
 
     # What is broken in prediction, on the disk or in wandb shows now, not after an epoch, and a
     # run that cannot begin leaves the log of an older one as it is.
-    predict(model, splits['val'], 1, ptdtype, rows=np.arange(1))
+    predict(model, splits.get('val', train_split), 1, ptdtype, rows=np.arange(1))
     wandb_run = None
     log_file = None
     if is_master:
@@ -671,7 +668,10 @@ if __name__ == '__main__':
     steps = training_steps(train_split, texts_per_step, first_iter, iters_per_epoch)
     begin = clock = last_shown = time.perf_counter()
     seconds_between_bars = 0.2 if is_terminal else 60.0
-    say('   iter   epoch  train loss  val loss  accuracy  macro-F1')
+    if 'val' in splits:
+        say('   iter   epoch  train loss  val loss  accuracy  macro-F1')
+    else:
+        say('there is no validation split, so the last weights are kept, uncalibrated')
     while True:
         if patience > 0 and run['bad_evals'] >= patience:
             stopped = 'early'
@@ -764,7 +764,7 @@ if __name__ == '__main__':
 
         # evaluate, and keep the best checkpoint; all processes do, so that they agree on patience
         eval_is_due = is_last or iter_num % (eval_interval or iters_per_epoch) == 0
-        if eval_is_due:
+        if eval_is_due and 'val' in splits:
             logits, targets = predict_split(model, splits['val'], ptdtype, rank, world_size)
             scores = score(logits, targets, label_names)
             val_scores = {'iter': iter_num, 'epoch': epoch, 'val_loss': scores['nll']}
@@ -788,6 +788,11 @@ if __name__ == '__main__':
             if is_best:
                 temperature = fit_temperature(logits, targets)
                 save(best_path, metrics=scores, best=val_scores, temperature=temperature)
+
+        # without a validation split nothing can be chosen: the last weights are kept
+        if is_last and 'val' not in splits:
+            run['best'] = {'iter': iter_num, 'epoch': epoch}
+            save(best_path, metrics=None, best=run['best'], temperature=1.0)
 
         # save what a resumed run needs
         if eval_is_due or stop_requested:
@@ -828,7 +833,7 @@ if __name__ == '__main__':
         'tokenizer': meta['tokenizer']['name'],
         'n_params': n_params,
         'n_train': meta['rows']['train'],
-        'n_val': meta['rows']['val'],
+        'n_val': meta['rows'].get('val', 0),
         'n_test': meta['rows'].get('test', 0),
         'best': run['best'],
         'test': test,

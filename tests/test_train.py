@@ -12,7 +12,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, in_time, read_checkpoint, read_log, run, start, write_rows
+from conftest import (
+    ROOT,
+    assert_same_weights,
+    in_time,
+    read_checkpoint,
+    read_log,
+    run,
+    start,
+    write_rows,
+)
 
 import train
 
@@ -247,6 +256,17 @@ def test_the_best_may_be_chosen_by_the_balanced_loss(trained, run_here, tmp_path
     best_line = min(evaluations, key=lambda line: line['val_balanced_loss'])
     assert best['iter'] == best_line['iter']
     assert read_checkpoint(tmp_path / 'best.pt')['metrics']['nll'] == best_line['val_loss']
+
+
+def test_a_run_without_validation_keeps_the_last_weights(tiny, run_here, tmp_path):
+    """Who has few texts may want to train on all of them, or has one text of each label only."""
+    flags = ['--val_fraction=0', '--max_epochs=2', '--patience=1', f'--out_dir={tmp_path}']
+    result = run_here('train.py', *tiny, *flags)
+    assert 'no validation split' in result.out
+    assert result.last['n_val'] == 0
+    assert result.last['best'] == {'iter': 60, 'epoch': 2.0}
+    assert result.last['test']['accuracy'] > 0
+    assert_same_weights(tmp_path / 'best.pt', tmp_path / 'last.pt')
 
 
 def test_patience_stops_early(trained, run_here, tmp_path):
