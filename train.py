@@ -821,6 +821,8 @@ if __name__ == '__main__':
             warning = better_baseline(evaluation, metric)
             if warning and init_from == 'scratch':
                 warning += '; try config/finetune_own.py, which starts from a pretrained model'
+            elif warning and share_cut > 0.1:
+                warning += f'; it reads all of each text: try --block_size={2 * block_size}'
             if warning:
                 say(warning)
         except (ValueError, OSError) as error:
