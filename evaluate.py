@@ -5,12 +5,14 @@ $ python evaluate.py --out_dir=out/sentiment_scratch
 $ python evaluate.py --out_dir=out/sentiment_scratch --split=val
 $ python evaluate.py --out_dir=out/sentiment_scratch --input=labelled.csv
 $ python evaluate.py --out_dir=out/A --against=out/B     # is A better than B, or was it luck?
+$ python evaluate.py --out_dir=out/A --dataset=new/place/mine.csv     # its data has moved
 
 Writes predictions.csv, errors.csv and evaluation.json into the folder of each run. Their names say
 if it was not best.pt or not the test split, as in predictions-val.csv and predictions-last.csv.
 """
 
 import json
+import os
 
 import prepare
 from configurator import configure, stop
@@ -30,10 +32,21 @@ from nanosentiment.repeats import find_runs, print_summary, summarize
 # what
 out_dir = 'out/sentiment_scratch'  # of train.py: a run, or its seeds or folds; or a .pt file
 split = 'test'  # or 'val', 'train'
-input = ''  # instead of a split: a labelled .csv, .tsv or .jsonl
-text_column = ''  # of input; '' is the training data's
-label_column = ''
+input = ''  # instead of a split: a labelled table, such as a .csv, .tsv or .jsonl
 against = ''  # another run, or its seeds or folds, already evaluated on the same rows
+windows = False  # True: all of a text longer than block_size, as the mean of several windows
+# input
+text_column = ''  # '' is the training data's
+label_column = ''  # likewise
+delimiter = ''  # '' finds it out, and so with the next two
+encoding = ''
+header = 'auto'  # or True, or False: columns then go by their number, from 0
+# moved data; a file is the same if its content is
+dataset = ''  # its new path; '' is where it was in training, and so with the others
+test_file = ''
+val_file = ''
+tokenizer = ''  # the folder of a checkpoint's tokenizer.json
+data_dir = ''
 # system
 batch_size = 64
 device = 'auto'
@@ -41,15 +54,54 @@ dtype = 'auto'  # float32, bfloat16 or float16; auto: float32 if the run was tra
 # -----------------------------------------------------------------------------
 
 
+def find_settings(classifier):
+    """
+    The settings that the run was trained with, and the new paths of what has moved.
+
+    Raises ValueError if the run is too old for its data to be prepared again, or if a file is
+    missing.
+    """
+    run = classifier.path
+    if 'label_names' not in classifier.checkpoint['recipe']:
+        what = f'{run} is of an older version, which prepared its data in another way'
+        raise ValueError(f'{what}; train again, or name a labelled file: --input=')
+
+    settings = dict(classifier.checkpoint['settings'])
+    new_paths = {
+        'dataset': dataset,
+        'test_file': test_file,
+        'val_file': val_file,
+        'tokenizer': tokenizer,
+        'data_dir': data_dir,
+    }
+    for name, path in new_paths.items():
+        if path:
+            settings[name] = path
+    for name in ('dataset', 'test_file', 'val_file', 'tokenizer'):
+        path = settings[name]
+        if is_path(path) and not os.path.exists(os.path.expanduser(path)):
+            what = f'there is no {path} any more, which is the {name} of {run}'
+            raise ValueError(f'{what}; name its new place: --{name}=<path>')
+    return settings
+
+
+def is_path(value):
+    """'mine.csv' and 'models/minilm' are paths; 'sst2', 'gpt2' and '' are not."""
+    return '.' in value or os.path.dirname(value) != ''
+
+
 def evaluate_run(run):
     """Evaluates one run as the settings say, shows the scores and returns them."""
-    classifier = Classifier(run, device, dtype)
+    classifier = Classifier(run, device, dtype, windows)
     if input:
-        examples = file_examples(classifier, input, text_column, label_column)
+        examples = file_examples(
+            classifier, input, text_column, label_column, delimiter, encoding, header
+        )
     else:
         # its settings name the prepared folder, which is prepared again if it is gone
-        folder = prepare.prepare(classifier.checkpoint['settings'])
-        examples = split_examples(classifier, folder, split)
+        settings = find_settings(classifier)
+        folder = prepare.prepare(settings)
+        examples = split_examples(classifier, folder, split, settings)
     evaluation = evaluate(classifier, examples, run, split, input, batch_size)
     print_evaluation(evaluation)
     return evaluation
@@ -65,7 +117,7 @@ def evaluate_all():
         raise ValueError(f'batch_size={batch_size} is too small; give it a positive number')
     if against:
         # if it was not evaluated, that should be said now and not after minutes
-        predictions_by_text(find_runs(against), split, input)
+        predictions_by_text(find_runs(against), split, input, windows)
 
     runs = find_runs(out_dir)
     evaluations = [evaluate_run(run) for run in runs]
@@ -74,7 +126,7 @@ def evaluate_all():
         result = summarize(out_dir, evaluations)
         print_summary(result)
     if against:
-        result['against'] = compare_runs(out_dir, against, split, input)
+        result['against'] = compare_runs(out_dir, against, split, input, windows)
         print_comparison(result['against'])
     return result
 

@@ -5,8 +5,9 @@ rows -> clean text -> splits -> token ids -> memmaps.
 train.py calls prepare() by itself. To look at a data set before training on it:
 $ python prepare.py --dataset=mine.csv --text_column=body --label_column=mood --tokenizer=gpt2
 
-The folder data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/ then holds four files of each
-split (nanosentiment/memmaps.py), meta.json, tokenizer_state.json, report.json and rejected.csv.
+docs/data.md says which files are read. The folder
+data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/ then holds four files of each split
+(nanosentiment/memmaps.py), meta.json, tokenizer_state.json, report.json and rejected.csv.
 Rows are streamed: memory holds a few numbers of each and no texts, except for data sets like SST-2
 whose rows are phrases of other rows.
 """
@@ -16,18 +17,22 @@ import hashlib
 import itertools
 import json
 import os
-import re
+import shutil
 import sys
 import tempfile
+import unicodedata
 from array import array
 from collections import Counter, defaultdict
+from typing import NamedTuple
 
 import numpy as np
 
-from configurator import configure, stop
+from configurator import configure, declared_settings, stop
 from nanosentiment.cleaning import STEPS, clean_or_keep
+from nanosentiment.columns import check_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
 from nanosentiment.files import checksum, write_json
+from nanosentiment.labels import describe_labels, label_order, parse_label_names, shorten
 from nanosentiment.memmaps import (
     DTYPES,
     MAX_LABELS,
@@ -38,7 +43,15 @@ from nanosentiment.memmaps import (
     write_split,
 )
 from nanosentiment.metrics import describe_column
+from nanosentiment.rejections import (
+    WRONG_NUMBER_OF_FIELDS,
+    Rejections,
+    describe_rejected,
+    describe_remedy,
+    has_too_many,
+)
 from nanosentiment.splitting import (
+    LEFT_OUT,
     TEST,
     TRAIN,
     VAL,
@@ -46,22 +59,29 @@ from nanosentiment.splitting import (
     count_repeats,
     keep_phrases_together,
 )
-from nanosentiment.tables import read_rows
+from nanosentiment.tables import KINDS, Table, cell_text, find_extension
 from nanosentiment.tokenizer import get_tokenizer
 
 # -----------------------------------------------------------------------------
 # data
-dataset = 'customer_service'  # a name in datasets.py, or the path of a .csv, .tsv or .jsonl file
-text_column = ''  # '' is the data set's own
-label_column = ''  # likewise
+dataset = 'customer_service'  # a name in datasets.py, or the path of a .csv, .tsv, .jsonl or .json
+text_column = ''  # 'title,body' joins two columns; '' is the data set's own
+label_column = ''  # '' is the data set's own
+label_names = ''  # other names for labels, e.g. '0=negative,1=positive'
 test_file = ''  # a file with the same columns; '' is the data set's own, if it has one
+val_file = ''  # another one; '' takes validation rows from the training file
+split_column = ''  # of the training file; its cells say train, validation or test
+max_rejected = 0.05  # share of a file's rows that may be unusable, see rejected.csv; 0.0: none
 data_dir = ''  # where prepared data goes; '' is the data/ folder beside this file
-strict = False  # True: rows that cannot be used are an error; False: they go to rejected.csv
+# table; what is not set is found out
+delimiter = ''  # of columns: one character, or tab
+encoding = ''  # such as cp1251; without it UTF-8, UTF-16 and cp1252 are told apart
+header = 'auto'  # False: there is none, and columns are called 0, 1, 2, ...
 # text
 # 'auto' is bpe2048; train.py replaces it by the tokenizer of the checkpoint that it fine-tunes
 tokenizer = 'auto'  # or bpe<N>, for short texts bpe<N>-prefix; gpt2; a tokenizer.json
-lowercase = True
-strip_brackets = True  # removes ( ) [ ] { } but not what they enclose
+lowercase = False  # True: Good is the same as good; some checkpoints' tokenizers do so anyway
+strip_brackets = False  # True removes ( ) [ ] { } but neither what they enclose nor emoticons
 strip_html = True  # removes tags, and replaces entities by what they stand for
 speakers = 'all'  # of dialogues with "Name:" at line starts: 'all', or e.g. 'customer' alone
 # split
@@ -79,20 +99,37 @@ keep = 'last'  # read by train.py: which end of a longer text stays, 'first', 'l
 FIRST = ('dataset', 'text_column', 'label_column', 'test_file', 'tokenizer', 'block_size')
 
 SPLIT_NAMES = {TRAIN: 'train', VAL: 'val', TEST: 'test'}
+# what a split column may say, in any case
+SPLIT_WORDS = {
+    'train': TRAIN,
+    'training': TRAIN,
+    'val': VAL,
+    'valid': VAL,
+    'validation': VAL,
+    'dev': VAL,
+    'test': TEST,
+    'testing': TEST,
+}
 SPLIT_SETTINGS = ('val_fraction', 'test_fraction', 'split_seed')
+TABLE_SETTINGS = ('delimiter', 'encoding', 'header')
 BPE_MAX_BYTES = 10_000_000  # enough to learn a vocabulary from
 # of a column's values and the labels; a column with so many is no category for describe_column
 MAX_COMBINATIONS = 1000
+# what a column of zeros and ones may hold
+BINARY_TEXTS = ('0', '1', '0.0', '1.0', 'true', 'false', 'True', 'False', 'TRUE', 'FALSE')
+MAX_NAME_LENGTH = 60  # of a folder that is named after a file, in characters of up to 4 bytes
+EXCERPT_WORDS = 20  # of the example of what cleaning changes
 
 
 def prepare(settings):
     """
-    Settings (a dict of those above; folds and fold may be missing) -> the prepared folder.
+    Settings (a dict of those above; what is missing has its default) -> the prepared folder.
 
-    What has been prepared with the same recipe is used again. Raises ValueError for what the user
-    can correct, and download.Unreachable.
+    What has been prepared with the same recipe is used again. stderr says what a person should know
+    of the files, each time. Raises ValueError for what the user can correct, and
+    download.Unreachable.
     """
-    settings = {'folds': 0, 'fold': 0} | settings
+    settings = declared_settings(globals()) | settings
     check_settings(settings)
     tokenizer_name = settings['tokenizer']
     if tokenizer_name == 'auto':
@@ -104,37 +141,54 @@ def prepare(settings):
             f'choose a tokenizer of at most {MAX_VOCAB_SIZE:,}'
         )
 
-    data_dir = settings['data_dir'] or DATA_DIR
-    paths = find_raw(settings['dataset'], data_dir, settings['test_file'])
+    data_dir = os.path.expanduser(settings['data_dir'] or DATA_DIR)
+    paths = find_raw(settings['dataset'], data_dir, settings['test_file'], settings['val_file'])
     if settings['fold']:
         paths = {'train': paths['train']}  # the test split is a part of it
     recipe = make_recipe(settings, tokenizer, paths)
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    dataset_name, _ = os.path.splitext(os.path.basename(settings['dataset']))
+    dataset_name = name_dataset(settings['dataset'])
     parent = os.path.join(data_dir, dataset_name)
     folder = os.path.join(parent, f'{tokenizer.name}-{digest[:8]}')
+    max_rejected = settings['max_rejected']
 
+    if os.path.exists(f'{folder}/meta.json'):
+        report = read_meta(folder, 'report.json')
+        say_findings(report['files'], paths, f'{folder}/rejected.csv', max_rejected)
+        return folder
+
+    print(f'preparing {settings["dataset"]} in {folder}', file=sys.stderr)
     # Everything is written to a temporary folder and then renamed, so that a folder with a
     # meta.json is complete, whatever interrupts this process.
-    if not os.path.exists(f'{folder}/meta.json'):
-        print(f'preparing {settings["dataset"]} in {folder}', file=sys.stderr)
+    with make_temporary_folder(parent) as temp:
+        new_folder = f'{temp}/new'
+        os.mkdir(new_folder)
+        scan = scan_files(temp, new_folder, paths, recipe)
+        files = describe_files(scan, recipe)
+        rejected_path = f'{folder}/rejected.csv'
+        if any(has_too_many(file, max_rejected) for file in files.values()):
+            # the list stays, although nothing else does
+            rejected_path = f'{parent}/rejected.csv'
+            shutil.copy(f'{new_folder}/rejected.csv', rejected_path)
+        say_findings(files, paths, rejected_path, max_rejected)
+        check_scan(scan, paths, recipe)
+        build(temp, new_folder, dataset_name, scan, files, recipe, tokenizer)
+        put_in_place(new_folder, folder)
+    return folder
+
+
+def make_temporary_folder(parent):
+    """A folder inside parent, which is made if need be, that is gone at the end of its `with`."""
+    try:
         os.makedirs(parent, exist_ok=True)
         # Windows cannot delete a file that is still mapped into memory, as ids is while an error is
         # on its way out of build(). The user must see that error and not the one of the deletion.
-        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as temp:
-            new_folder = f'{temp}/new'
-            os.mkdir(new_folder)
-            build(temp, new_folder, dataset_name, paths, recipe, tokenizer)
-            put_in_place(new_folder, folder)
-
-    if settings['strict']:
-        n_rejected = read_meta(folder, 'report.json')['rejected']
-        if n_rejected:
-            raise ValueError(
-                f'{n_rejected} rows cannot be used, see {folder}/rejected.csv; '
-                'correct them, or leave out --strict'
-            )
-    return folder
+        return tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ValueError(
+            f'{parent} cannot be written ({error.strerror}); '
+            'set --data_dir to a folder that you can write'
+        ) from None
 
 
 def put_in_place(new_folder, folder):
@@ -152,13 +206,10 @@ def put_in_place(new_folder, folder):
             ) from None
 
 
-def build(temp, folder, dataset_name, paths, recipe, tokenizer):
+def build(temp, folder, dataset_name, scan, files, recipe, tokenizer):
     """Fills an empty folder; temp is for files that are needed only meanwhile."""
-    scan = scan_files(temp, folder, paths, recipe)
-    check_scan(scan, paths, recipe)
-    label_names = sorted(scan.label_numbers, key=label_order)
-    labels = renumber(scan, label_names)
-
+    label_names, unknown_labels = sort_labels(scan)
+    labels = renumber(scan, label_names + unknown_labels)
     split_of_row = split_rows(temp, scan, labels, recipe)
     if tokenizer.is_learned:
         tokenizer = learn_tokenizer(temp, tokenizer.name, split_of_row)
@@ -168,15 +219,14 @@ def build(temp, folder, dataset_name, paths, recipe, tokenizer):
     meta = {
         'dataset': dataset_name,
         'labels': label_names,
+        'unknown_labels': unknown_labels,
         'tokenizer': describe_tokenizer(tokenizer),
         'recipe': recipe,
         'rows': {},
         'tokens': {},
     }
     # only the splits that have rows: with val_fraction 0 there is no val
-    for split_number in np.unique(split_of_row):
-        split_name = SPLIT_NAMES[split_number]
-        is_in_split = split_of_row == split_number
+    for split_name, is_in_split in masks_of_splits(split_of_row):
         write_split(
             folder,
             split_name,
@@ -189,20 +239,25 @@ def build(temp, folder, dataset_name, paths, recipe, tokenizer):
         meta['rows'][split_name] = int(is_in_split.sum())
         meta['tokens'][split_name] = int(lengths[is_in_split].sum())
 
-    train_hashes = np.asarray(scan.hashes)[: scan.n_train]
-    test_hashes = np.asarray(scan.hashes)[scan.n_train :]
-    n_repeated, n_conflicts = count_repeats(train_hashes, labels[: scan.n_train])
-    label_counts = count_labels(labels, split_of_row, label_names)
-    length_percentiles = measure_lengths(lengths, labels, split_of_row, label_names)
+    hashes = np.asarray(scan.hashes)
+    declared = np.asarray(scan.splits)
+    train_hashes = hashes[declared == TRAIN]
+    n_repeated, n_conflicts = count_repeats(train_hashes, labels[declared == TRAIN])
+    test_counts = scan.count_by_label([TEST])
     report = meta | {
-        'rejected': scan.n_rejected.total(),
+        'files': files,
+        'rejected': sum(file['rejected'] for file in files.values()),
         'emptied': scan.n_emptied,
+        'cleaned': scan.n_cleaned,
         'repeated_rows': n_repeated,
-        'labels': label_counts,
+        'labels': count_labels(labels, split_of_row, label_names, unknown_labels),
+        'unknown_labels': {label: test_counts[label] for label in unknown_labels},
         'texts_under_several_labels': n_conflicts,
-        'test_texts_in_train': int(np.isin(test_hashes, train_hashes).sum()),
-        'lengths': length_percentiles,
+        'val_texts_in_train': int(np.isin(hashes[declared == VAL], train_hashes).sum()),
+        'test_texts_in_train': int(np.isin(hashes[declared == TEST], train_hashes).sum()),
+        'lengths': measure_lengths(lengths, labels, split_of_row, label_names),
         'columns': describe_columns(scan),
+        'cleaning_example': scan.cleaning_example,
     }
     # The first training text, decoded from its ids, for people to see what cleaning and tokenizer
     # make of a text. The model sees no more than block_size tokens of it.
@@ -220,18 +275,29 @@ def build(temp, folder, dataset_name, paths, recipe, tokenizer):
     write_json(f'{folder}/meta.json', meta)
 
 
+def masks_of_splits(split_of_row):
+    """-> [(name of a split, which rows (n,) bool are in it), ...] of the splits that have rows"""
+    masks = []
+    for split_number, name in SPLIT_NAMES.items():
+        is_in_split = split_of_row == split_number
+        if is_in_split.any():
+            masks.append((name, is_in_split))
+    return masks
+
+
 # -----------------------------------------------------------------------------
 # the settings
 
 
 def check_settings(settings):
     """Raises ValueError for settings with which nothing can be prepared."""
-    name = settings['dataset']
-    extension = os.path.splitext(name)[1].lower()
-    if name not in DATASETS and extension not in ('.csv', '.tsv', '.jsonl'):
+    dataset = settings['dataset']
+    is_word = os.path.basename(dataset) == dataset and not find_extension(dataset)
+    if dataset not in DATASETS and is_word and not os.path.exists(dataset):
         known = ', '.join(DATASETS)
         raise ValueError(
-            f'dataset {name!r} is neither one of {known} nor a .csv, .tsv or .jsonl file'
+            f'dataset {dataset!r} is neither one of {known} nor a file in {os.getcwd()}; '
+            'correct the name, or give the path of a .csv, .tsv, .jsonl or .json file'
         )
 
     val_fraction = settings['val_fraction']
@@ -242,6 +308,11 @@ def check_settings(settings):
             f'val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train '
             'on; set both to 0 or more, and their sum below 1'
         )
+    max_rejected = settings['max_rejected']
+    if not 0 <= max_rejected <= 1:
+        raise ValueError(
+            f'max_rejected {max_rejected} is no share of rows; set it between 0 and 1: 0.05 is 5 %'
+        )
 
     folds = settings['folds']
     fold = settings['fold']
@@ -250,28 +321,56 @@ def check_settings(settings):
             f'fold {fold} of {folds} folds cannot be made; '
             'set --folds to 2 or more, and --fold to one of 1 to folds'
         )
+    check_sources(settings)
+
+
+def check_sources(settings):
+    """Raises ValueError if two settings each say where the rows of a split come from."""
+    if settings['val_file'] and settings['folds']:
+        raise ValueError(
+            'val_file and folds: each fold takes its own validation rows; set only one of the two'
+        )
+    if not settings['split_column']:
+        return
+    for name in ('test_file', 'val_file', 'folds'):
+        if settings[name]:
+            raise ValueError(
+                f'split_column and {name} both say which rows are tested or validated on; '
+                'set only one of the two'
+            )
+    if settings['dataset'] in DATASETS:
+        raise ValueError(
+            f'split_column is for files of your own, and {settings["dataset"]} has its test rows '
+            'in a file; leave out --split_column'
+        )
 
 
 def make_recipe(settings, tokenizer, paths):
     """All settings that decide the bytes of a prepared folder; its name holds their checksum."""
     known = DATASETS.get(settings['dataset'], {})
     text_column, label_column = known.get('columns', ('', ''))
+    label_names = parse_label_names(settings['label_names'])
     recipe = {
         # Raise this whenever cleaning, splitting, tokenizing or the files change. The checksum is
         # of settings only, so otherwise the data of older code would be used again.
-        'format': 2,
+        'format': 3,
         'raw': {},
-        'names': known.get('label_names', {}),
-        'tokenizer': [tokenizer.name, tokenizer.sha256],
+        'kinds': {},
         'columns': [
             settings['text_column'] or text_column,
             settings['label_column'] or label_column,
         ],
+        'label_names': label_names or known.get('label_names', {}),
+        'table': {name: settings[name] for name in TABLE_SETTINGS},
+        'split_column': settings['split_column'],
+        'tokenizer': [tokenizer.name, tokenizer.sha256],
     }
     for name in (*STEPS, *SPLIT_SETTINGS):
         recipe[name] = settings[name]
     if settings['fold'] or 'test' in paths:
         recipe['test_fraction'] = 0  # does not matter then
+    if 'val' in paths:
+        recipe['val_fraction'] = 0
     if settings['fold']:
         recipe['folds'] = settings['folds']
         recipe['fold'] = settings['fold']
@@ -280,7 +379,32 @@ def make_recipe(settings, tokenizer, paths):
 
     for split_name, path in paths.items():
         recipe['raw'][split_name] = checksum(path)
+        recipe['kinds'][split_name] = find_extension(path)
     return recipe
+
+
+def name_dataset(path):
+    """
+    What the folder of a data set is called: '~/My data.v2.csv.gz' -> 'My_data.v2'.
+
+    Whatever a file is called, the name is neither hidden nor read as a flag, and not too long for a
+    file system. Files that share a name do not mix, because a prepared folder has a checksum.
+    """
+    name = os.path.basename(path)
+    if name.lower().endswith('.gz'):
+        name = name[:-3]
+    root, extension = os.path.splitext(name)
+    if extension.lower() in KINDS:
+        name = root
+    safe_name = ''
+    for character in name:
+        is_letter_or_digit = unicodedata.category(character)[0] in 'LMN'  # M: marks of letters
+        if is_letter_or_digit or character in '.-+_':
+            safe_name += character
+        else:
+            safe_name += '_'
+    safe_name = safe_name.lstrip('.-')[:MAX_NAME_LENGTH].rstrip('.')
+    return safe_name or 'data'
 
 
 # -----------------------------------------------------------------------------
@@ -293,21 +417,25 @@ class Scan:
     def __init__(self):
         # of each usable row, those of the training file first
         self.labels = array('i')  # numbers in order of first appearance, see label_numbers
+        self.splits = array('B')  # as its file or split column says; TRAIN may still be split
         self.row_numbers = array('q')  # where it stands in its file, from 0
         self.hashes = array('q')  # of the clean text, alike for equal texts
         # of all of them
         self.label_numbers = {}
-        self.n_train = 0
         self.n_emptied = 0  # texts of which cleaning would leave nothing
+        self.n_cleaned = 0  # texts that cleaning changes by more than white space
+        self.cleaning_example = {}  # the first of these in the training file
         # of the columns of the training file
         self.n_present = Counter()  # {column: rows with a value}
         self.column_counts = defaultdict(Counter)  # {column: {(hash of the value, label): rows}}
-        # of the rows that cannot be used
-        self.n_rejected = Counter()  # {split: rows}
-        self.first_rejected = {}  # {split: (line number, reason)}
+        # of the files
+        self.notes = {}  # {split: what was guessed of its file}
+        self.rejections = {}  # {split: Rejections}
+        self.val_lines = array('q')  # line numbers of the validation rows
 
-    def add_text(self, text, label, row_number):
+    def add_text(self, text, label, split_number, row_number):
         self.labels.append(self.label_numbers.setdefault(label, len(self.label_numbers)))
+        self.splits.append(split_number)
         self.row_numbers.append(row_number)
         # Python's hash of a text differs between processes. This is safe, because it only matters
         # which hashes are equal, and the shuffle depends on row numbers and split_seed.
@@ -318,6 +446,9 @@ class Scan:
         for column, value in row.items():
             if column == label_column:
                 continue
+            if not isinstance(value, str):  # JSON
+                value, reason = cell_text(value)
+                value = value or reason  # a list is a value, too
             if value:
                 self.n_present[column] += 1
             counts = self.column_counts[column]
@@ -325,108 +456,205 @@ class Scan:
             if len(counts) < MAX_COMBINATIONS:
                 counts[hash(value), label] += 1
 
-    def add_rejected(self, split_name, line_number, reason):
-        self.n_rejected[split_name] += 1
-        if split_name not in self.first_rejected:
-            self.first_rejected[split_name] = (line_number, reason)
+    def add_cleaning(self, raw_text, text, split_number, row_number):
+        """Counts a text if cleaning has changed its words."""
+        raw_words = raw_text.split()
+        words = text.split()
+        if words == raw_words:
+            return
+        self.n_cleaned += 1
+        if split_number == TRAIN and not self.cleaning_example:
+            n_same = count_common(raw_words, words)
+            self.cleaning_example = {
+                'row': row_number,
+                'before': excerpt(raw_words, n_same),
+                'after': excerpt(words, n_same),
+            }
 
-    def describe_rejected(self, split_name):
-        """' (rejected: 3, the first in line 7: no text)', or '' if all rows can be used"""
-        n_rejected = self.n_rejected[split_name]
-        if n_rejected == 0:
-            return ''
-        line_number, reason = self.first_rejected[split_name]
-        return f' (rejected: {n_rejected}, the first in line {line_number}: {reason})'
+    def count_by_label(self, split_numbers):
+        """-> {label: rows that their file or the split column says are in one of these splits}"""
+        is_counted = np.isin(np.asarray(self.splits), split_numbers)
+        counts = np.bincount(np.asarray(self.labels)[is_counted])
+        return {name: n for name, n in zip(self.label_numbers, counts.tolist()) if n > 0}
+
+
+def count_common(words, other_words):
+    """How many words at the begin of two lists are the same."""
+    n = 0
+    for word, other in zip(words, other_words):
+        if word != other:
+            break
+        n += 1
+    return n
+
+
+def excerpt(words, position):
+    """Some words around a position on one line, with ... for what is left out."""
+    begin = max(position - EXCERPT_WORDS // 4, 0)
+    end = begin + EXCERPT_WORDS
+    parts = words[begin:end]
+    if begin > 0:
+        parts.insert(0, '...')
+    if end < len(words):
+        parts.append('...')
+    return ' '.join(parts)
 
 
 def scan_files(temp, folder, paths, recipe):
     """Raw files -> Scan; writes temp/texts, a clean text per line, and rejected.csv."""
-    text_column, label_column = recipe['columns']
     scan = Scan()
     with (
         # '\n' alone ends a line, on Windows too, for a text may hold '\r'
         open(f'{temp}/texts', 'w', encoding='utf-8', newline='\n') as texts_file,
-        open(f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8') as rejected_file,
+        # names of files may hold what UTF-8 has not
+        open(
+            f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8', errors='backslashreplace'
+        ) as rejected_file,
     ):
         rejected = csv.writer(rejected_file)
         rejected.writerow(('file', 'line', 'reason'))
         # the training file comes first, because it decides which labels there are
         for split_name, path in paths.items():
-            for row_number, (line_number, row, reason) in enumerate(read_rows(path)):
-                if not reason:
-                    check_columns(path, row, recipe['columns'])
-                    raw_text = row.get(text_column, '').strip()
-                    label = row.get(label_column, '').strip()
-                    label = recipe['names'].get(label, label)
-                    reason = find_reason(split_name, raw_text, label, scan.label_numbers)
-                if reason:
-                    rejected.writerow((path, line_number, reason))
-                    scan.add_rejected(split_name, line_number, reason)
-                    continue
-
-                text, is_emptied = clean_or_keep(raw_text, recipe)
-                if is_emptied:
-                    scan.n_emptied += 1
-                scan.add_text(text, label, row_number)
-                if split_name == 'train':
-                    scan.n_train += 1
-                    scan.add_columns(row, label, label_column)
-                # no text contains NUL, so it can stand for a line end
-                texts_file.write(text.replace('\n', '\0') + '\n')
+            scan_file(scan, split_name, path, recipe, texts_file, rejected)
+        leave_out_unknown(scan, paths, rejected)
     return scan
 
 
-def check_columns(path, row, columns):
-    """Raises ValueError if a table lacks the text or label column; rows of a .jsonl may differ."""
-    if path.lower().endswith('.jsonl'):
-        return
-    for column, setting in zip(columns, ('text_column', 'label_column')):
-        if column not in row:
-            known = ', '.join(row)
+def scan_file(scan, split_name, path, recipe, texts_file, rejected):
+    """Adds one raw file to a Scan, its clean texts and its rejected rows to the open files."""
+    table, columns = open_table(path, recipe)
+    rejections = Rejections(
+        {
+            'text_column': recipe['columns'][0],
+            'label_column': columns.label,
+            'split_column': columns.split,
+        }
+    )
+    scan.notes[split_name] = table.notes
+    scan.rejections[split_name] = rejections
+    split_number = SPLIT_WORDS[split_name]
+
+    for row_number, (line_number, row, reason) in enumerate(table):
+        rejections.n_rows += 1
+        label, label_reason = row_label(row, columns.label, recipe['label_names'])
+        if reason:
+            if WRONG_NUMBER_OF_FIELDS in reason and label not in scan.label_numbers:
+                label = ''  # what stands in its place belongs to another column
+        else:
+            raw_text, text_reason = row_text(row, columns.text)
+            reason = text_reason or label_reason
+        if columns.split and not reason:
+            split_number, reason = row_split(row, columns.split)
+        if reason:
+            rejected.writerow((path, line_number, reason))
+            rejections.add(line_number, reason, label)
+            continue
+
+        text, is_emptied = clean_or_keep(raw_text, recipe)
+        if is_emptied:
+            scan.n_emptied += 1
+        if text != raw_text:
+            scan.add_cleaning(raw_text, text, split_number, row_number)
+        scan.add_text(text, label, split_number, row_number)
+        if split_number == TRAIN:
+            scan.add_columns(row, label, columns.label)
+        elif split_number == VAL:
+            scan.val_lines.append(line_number)
+        # no text contains NUL, so it can stand for a line end
+        texts_file.write(text.replace('\n', '\0') + '\n')
+
+        if len(scan.label_numbers) > MAX_LABELS:
             raise ValueError(
-                f'{path}: there is no column {column!r}; set --{setting} to one of {known}'
+                f'{path}: there are more than {MAX_LABELS:,} labels up to line {line_number}; '
+                f'is --label_column={columns.label} right?'
             )
 
-
-def find_reason(split_name, text, label, known_labels):
-    """Why a well-formed row cannot be used, or ''."""
-    if not text:
-        return 'no text'
-    if not label:
-        return 'no label'
-    if split_name == 'test' and label not in known_labels:
-        return f'label {label[:40]!r} is unknown to the training file'
-    return ''
+    if rejections.n_rows == 0:
+        raise ValueError(f'{path} has no rows; is it the right file?')
+    check_keys(table, columns)
 
 
-def check_scan(scan, paths, recipe):
-    """Raises ValueError if the files hold nothing to learn from."""
-    text_column, label_column = recipe['columns']
-    n_labels = len(scan.label_numbers)
-    labels_and_rows = f'{paths["train"]}: {n_labels} labels in {scan.n_train} usable rows'
-    if n_labels < 2:
-        raise ValueError(
-            f'{labels_and_rows}{scan.describe_rejected("train")}; '
-            f'are --text_column={text_column} and --label_column={label_column} right?'
-        )
-    # with more labels than half the rows, a column such as an id was taken for the label
-    max_labels = max(min(scan.n_train // 2, MAX_LABELS), 2)
-    if n_labels > max_labels:
-        raise ValueError(
-            f'{labels_and_rows} are more than {max_labels}; is --label_column={label_column} right?'
-        )
+class Columns(NamedTuple):
+    """Which columns of a file are read."""
 
-    n_texts = len(scan.labels)
-    if 'test' in paths and n_texts == scan.n_train:
+    text: list  # names, because several can be one text
+    label: str
+    split: str  # '' if there is none
+
+    def by_setting(self):
+        """-> {setting that names columns: these columns}"""
+        columns = {'text_column': self.text, 'label_column': [self.label]}
+        if self.split:
+            columns['split_column'] = [self.split]
+        return columns
+
+
+def open_table(path, recipe):
+    """-> Table, Columns; ValueError if no row of the file can have a text and a label."""
+    table = Table(path, **recipe['table'])
+    if table.kind == 'txt':
         raise ValueError(
-            f'{paths["test"]}: none of its rows can be used{scan.describe_rejected("test")}; '
-            'correct this file'
+            f'{path} is read as plain text, which has no labels; save texts and labels as columns '
+            'of a .csv, .tsv or .jsonl file, or set --delimiter if this file has columns'
         )
-    if scan.n_emptied == n_texts:
+    if not table.is_json and not table.columns:
+        raise ValueError(f'{path} is empty; is it the right file?')
+
+    text_setting, label_column = recipe['columns']
+    text_columns = parse_columns(text_setting, table.columns)
+    columns = Columns(text_columns, label_column, recipe['split_column'])
+    try:
+        for setting, names in columns.by_setting().items():
+            check_columns(table, setting, names)
+    except ValueError as error:
+        # what was guessed of the file may be the cause, such as a header where there is none
+        raise ValueError('; '.join([str(error), *table.notes])) from None
+    if label_column in text_columns:
         raise ValueError(
-            f'{paths["train"]}: cleaning leaves nothing of any text; '
-            f'is --speakers={recipe["speakers"]} right?'
+            f'text_column and label_column both name {label_column!r}, so the text would tell the '
+            'label; set them to different columns'
         )
+    return table, columns
+
+
+def check_keys(table, columns):
+    """ValueError if no row of a JSON file has a key; all keys are known only after all rows."""
+    for setting, names in columns.by_setting().items():
+        for name in names:
+            if table.columns and name not in table.columns:
+                known = shorten(table.columns, 20)
+                raise ValueError(
+                    f'{table.path}: no row has the key {name!r}; set --{setting} to one of {known}'
+                )
+
+
+def row_split(row, column):
+    """The split that a row's cell names, and the reason if it names none: 'Dev' -> VAL, ''"""
+    word, _ = cell_text(row.get(column))
+    split_number = SPLIT_WORDS.get(word.strip().lower())
+    if split_number is None:
+        return TRAIN, f'{column} says {word[:40]!r}, which is none of train, validation and test'
+    return split_number, ''
+
+
+def leave_out_unknown(scan, paths, rejected):
+    """Rejects validation rows whose label no training row has: it would spoil their loss."""
+    splits = np.asarray(scan.splits)
+    labels = np.asarray(scan.labels)
+    is_train = splits == TRAIN
+    if not is_train.any():
+        return  # check_scan will say so
+    is_val = splits == VAL
+    is_unknown = is_val & ~np.isin(labels, labels[is_train])
+    split_name = 'val' if 'val' in paths else 'train'
+    names = list(scan.label_numbers)
+    lines = np.asarray(scan.val_lines)[is_unknown[is_val]]
+    for row, line_number in zip(np.flatnonzero(is_unknown).tolist(), lines.tolist()):
+        label = names[scan.labels[row]]
+        reason = f'label {label[:40]!r} is unknown to training'
+        rejected.writerow((paths[split_name], line_number, reason))
+        scan.rejections[split_name].add(line_number, reason, label)
+        scan.splits[row] = LEFT_OUT
 
 
 def read_texts(temp):
@@ -437,43 +665,182 @@ def read_texts(temp):
 
 
 # -----------------------------------------------------------------------------
+# what a person should know of the raw files
+
+
+def describe_files(scan, recipe):
+    """
+    The part of report.json that say_findings prints.
+
+    {split with a file of its own: {'notes': sentences, 'rows': ..., 'rejected': ...}}; the rest is
+    that of Rejections.summary.
+    """
+    train_counts = scan.count_by_label([TRAIN])
+    test_counts = scan.count_by_label([TEST])
+    files = {}
+    for split_name, rejections in scan.rejections.items():
+        split_numbers = [SPLIT_WORDS[split_name]]
+        if recipe['split_column']:
+            split_numbers = [TRAIN, VAL, TEST]
+        summary = rejections.summary(scan.count_by_label(split_numbers))
+        files[split_name] = {'notes': list(scan.notes[split_name])} | summary
+
+    files['train']['notes'] += note_labels(scan, train_counts, test_counts, recipe)
+    known_labels = set(test_counts) & set(train_counts)  # if it has none, check_scan stops
+    if known_labels and len(known_labels) < len(test_counts):
+        test_file = files.get('test', files['train'])
+        test_file['notes'].append(note_unknown_labels(train_counts, test_counts))
+    return files
+
+
+def note_labels(scan, train_counts, test_counts, recipe):
+    """Sentences on the labels of the training rows."""
+    label_column = recipe['columns'][1]
+    notes = []
+    n_train = sum(train_counts.values())
+    if len(train_counts) > max(n_train / 2, 2):
+        # perhaps a column such as an id was taken for the label
+        notes.append(
+            f'{len(train_counts)} labels in {n_train} rows; is --label_column={label_column} right?'
+        )
+    sorted_counts = {label: train_counts[label] for label in sorted(train_counts, key=label_order)}
+    notes += describe_labels(sorted_counts, find_binary_columns(scan), label_column)
+
+    all_labels = train_counts | test_counts
+    for label, name in recipe['label_names'].items():
+        if name not in all_labels:
+            notes.append(f'label_names calls the label {label} {name}, but no row has this label')
+    return notes
+
+
+def find_binary_columns(scan):
+    """The names of the columns, other than the label's, that hold nothing but 0 and 1."""
+    binary_hashes = {hash(text) for text in BINARY_TEXTS}
+    columns = []
+    for column, counts in scan.column_counts.items():
+        value_hashes = {value_hash for value_hash, _ in counts}
+        if value_hashes <= binary_hashes:
+            columns.append(column)
+    return columns
+
+
+def note_unknown_labels(train_counts, test_counts):
+    """'10 of 20 test rows have labels that training does not know (mixed 10); they count ...'"""
+    unknown_counts = Counter(test_counts)
+    for label in train_counts:
+        del unknown_counts[label]
+    labels = shorten([f'{label[:40]} {n}' for label, n in unknown_counts.most_common()])
+    return (
+        f'{unknown_counts.total()} of {sum(test_counts.values())} test rows have labels that '
+        f'training does not know ({labels}); they count as wrong answers'
+    )
+
+
+def say_findings(files, paths, rejected_path, max_rejected):
+    """
+    Prints what is odd about the raw files on stderr, a line each.
+
+    files is what describe_files returns. ValueError if too many rows of a file cannot be used.
+    """
+    errors = []
+    for split_name, file in files.items():
+        path = paths[split_name]
+        lines = [f'{path}: {note}' for note in file['notes']]
+        if has_too_many(file, max_rejected):
+            rejected = describe_rejected(path, file, rejected_path)
+            errors.append(f'{rejected}; {describe_remedy(file)}')
+        elif file['rejected'] > 0:
+            lines.append(describe_rejected(path, file, rejected_path))
+        for line in lines:
+            print(' '.join(line.splitlines()), file=sys.stderr)  # a label may have several
+    if errors:
+        raise ValueError(errors[0])
+
+
+def check_scan(scan, paths, recipe):
+    """Raises ValueError if the files hold nothing to learn from, or nothing to test on."""
+    text_column, label_column = recipe['columns']
+    train_counts = scan.count_by_label([TRAIN])
+    n_train = sum(train_counts.values())
+    if len(train_counts) < 2:
+        what = (
+            f'{paths["train"]}: at least two labels are needed, and its {n_train} usable training '
+            f'rows have {len(train_counts)}'
+        )
+        if recipe['split_column'] and n_train == 0:
+            raise ValueError(f'{what}; is --split_column={recipe["split_column"]} right?')
+        raise ValueError(
+            f'{what}; are --text_column={text_column} and --label_column={label_column} right?'
+        )
+
+    test_counts = scan.count_by_label([TEST])
+    counts = {'val': scan.count_by_label([VAL]), 'test': test_counts}
+    for split_name, path in paths.items():
+        if split_name != 'train' and not counts[split_name]:
+            raise ValueError(f'{path}: none of its rows can be used; correct this file')
+    if test_counts and set(test_counts).isdisjoint(train_counts):
+        path = paths.get('test', paths['train'])
+        raise ValueError(
+            f'{path}: none of the {sum(test_counts.values())} test rows has a label that training '
+            f'knows: they have {shorten(list(test_counts))}, and training has '
+            f'{shorten(list(train_counts))}; rename labels with --label_names, or correct the file'
+        )
+    if scan.n_emptied == len(scan.labels):
+        raise ValueError(
+            f'{paths["train"]}: cleaning leaves nothing of any text; '
+            f'is --speakers={recipe["speakers"]} right?'
+        )
+
+
+# -----------------------------------------------------------------------------
 # labels and splits
 
 
-def label_order(label):
-    """The key that sorts labels: numbers first and by value, so that '2' comes before '10'."""
-    if re.fullmatch(r'-?\d+(\.\d+)?', label):
-        return 0, float(label), label
-    return 1, 0, label
+def sort_labels(scan):
+    """-> names of the training rows' labels, in order, and of those that only test rows have"""
+    train_counts = scan.count_by_label([TRAIN])
+    test_counts = scan.count_by_label([TEST])
+    label_names = sorted(train_counts, key=label_order)
+    unknown_labels = sorted(set(test_counts).difference(train_counts), key=label_order)
+    return label_names, unknown_labels
 
 
-def renumber(scan, label_names):
-    """The labels of a scan as numbers (n,) uint16 of their places in label_names."""
-    new_numbers = np.zeros(len(label_names), dtype=np.uint16)
-    for new_number, name in enumerate(label_names):
+def renumber(scan, names):
+    """
+    The labels of a scan as numbers (n,) uint16 of their places in names.
+
+    A label that only rows in LEFT_OUT have is not among the names, and has no meaning.
+    """
+    new_numbers = np.zeros(len(scan.label_numbers), dtype=np.uint16)
+    for new_number, name in enumerate(names):
         new_numbers[scan.label_numbers[name]] = new_number
     return new_numbers[np.asarray(scan.labels)]
 
 
 def split_rows(temp, scan, labels, recipe):
-    """-> split_of_row (n,) uint8: TRAIN, VAL or TEST"""
-    n_train = scan.n_train
+    """-> split_of_row (n,) uint8: TRAIN, VAL, TEST or LEFT_OUT"""
+    split_of_row = np.array(scan.splits)
+    is_train = split_of_row == TRAIN
+    # rows that are validation or test rows already need not be taken from the training rows
+    val_fraction = recipe['val_fraction']
+    if VAL in split_of_row:
+        val_fraction = 0
+    test_fraction = recipe['test_fraction']
+    if TEST in split_of_row:
+        test_fraction = 0
     split_of_train_row = assign_splits(
-        text_hashes=np.asarray(scan.hashes)[:n_train],
-        labels=labels[:n_train],
-        val_fraction=recipe['val_fraction'],
-        test_fraction=recipe['test_fraction'],
+        text_hashes=np.asarray(scan.hashes)[is_train],
+        labels=labels[is_train],
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
         seed=recipe['split_seed'],
         folds=recipe.get('folds', 0),
         fold=recipe.get('fold', 0),
     )
     if 'parts' in recipe:
-        texts = list(itertools.islice(read_texts(temp), n_train))
+        texts = list(itertools.compress(read_texts(temp), is_train))
         split_of_train_row = keep_phrases_together(texts, split_of_train_row)
-
-    # the rows of a test file follow those of the training file
-    split_of_row = np.full(len(labels), TEST, dtype=np.uint8)
-    split_of_row[:n_train] = split_of_train_row
+    split_of_row[is_train] = split_of_train_row
     return split_of_row
 
 
@@ -512,20 +879,23 @@ def describe_tokenizer(tokenizer):
 def describe_columns(scan):
     """-> {column: what metrics.describe_column tells of it}; little of one with too many values"""
     descriptions = {}
+    n_train = sum(scan.count_by_label([TRAIN]).values())
     for column, counts in scan.column_counts.items():
         descriptions[column] = describe_column(counts)
-        # counted for all rows; the counts may have stopped early, and lack absent keys of a .jsonl
-        descriptions[column]['missing'] = scan.n_train - scan.n_present[column]
+        # counted for all rows; the counts may have stopped early, and lack absent keys of JSON
+        descriptions[column]['missing'] = n_train - scan.n_present[column]
     return descriptions
 
 
-def count_labels(labels, split_of_row, label_names):
-    """-> {split: {label: number of rows}}"""
+def count_labels(labels, split_of_row, label_names, unknown_labels):
+    """-> {split: {label: number of rows}}; unknown labels are in the test split only"""
     label_counts = {}
-    for split_number in np.unique(split_of_row):
-        labels_of_split = labels[split_of_row == split_number]
-        counts = np.bincount(labels_of_split, minlength=len(label_names))
-        label_counts[SPLIT_NAMES[split_number]] = dict(zip(label_names, counts.tolist()))
+    for split_name, is_in_split in masks_of_splits(split_of_row):
+        names = label_names
+        if split_name == 'test':
+            names = label_names + unknown_labels
+        counts = np.bincount(labels[is_in_split], minlength=len(names))
+        label_counts[split_name] = dict(zip(names, counts.tolist()))
     return label_counts
 
 
@@ -545,9 +915,11 @@ def print_report(report):
         'dataset',
         'rows',
         'rejected',
+        'cleaned',
         'emptied',
         'repeated_rows',
         'texts_under_several_labels',
+        'val_texts_in_train',
         'test_texts_in_train',
     )
     for name in names:
@@ -556,9 +928,9 @@ def print_report(report):
     label_counts = report['labels']
     splits = ''.join(f'{split_name:>10}' for split_name in label_counts)
     print(f'\n{"label":20}{splits}   tokens: p5   p50   p95   max')
-    for label, length_percentiles in report['lengths'].items():
-        n_rows = ''.join(f'{counts[label]:10,}' for counts in label_counts.values())
-        n_tokens = ''.join(f'{n:6.0f}' for n in length_percentiles)
+    for label in [*label_counts['train'], *report['unknown_labels']]:
+        n_rows = ''.join(f'{counts.get(label, 0):10,}' for counts in label_counts.values())
+        n_tokens = ''.join(f'{n:6.0f}' for n in report['lengths'].get(label, []))
         print(f'{label[:20]:20}{n_rows}     {n_tokens}')
 
     print(f'\n{"column":28} missing distinct  guess       chi2  df        p  goes with the label?')
@@ -583,6 +955,11 @@ def print_report(report):
                 f'{name} alone tells the label: '
                 'what a model learns from the text may be no more than that'
             )
+
+    cleaning = report['cleaning_example']
+    if cleaning:
+        print(f'\nCleaning changes the words of {report["cleaned"]:,} texts, first of row', end=' ')
+        print(f'{cleaning["row"]}:\n  before: {cleaning["before"]}\n  after:  {cleaning["after"]}')
 
     share = report['share_truncated']
     print(f'\n{share:.1%} of the training texts are longer than block_size, and cut in training')

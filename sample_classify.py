@@ -6,37 +6,68 @@ The checkpoint brings its tokenizer, cleaning and labels along, so none of them 
 $ python sample_classify.py                             # a few built-in texts, the newest run
 $ python sample_classify.py --text="It never arrived."  # or --text=FILE:letter.txt
 $ cat texts.txt | python sample_classify.py --json=True
-$ python sample_classify.py --input=rows.csv --text_column=conversation --output=out.csv
+$ python sample_classify.py --input=texts.txt --output=answers.csv
+$ python sample_classify.py --input=rows.csv --text_column=title,body --output=answers.csv
+
+A table keeps all its rows, in their order, and all its cells. It gets the columns label,
+probability, runner_up and reason: a row that cannot be classified has the reason in place of an
+answer. With --probabilities=True it also gets a column p(<label>) for each label.
 """
 
 import csv
+import gzip
+import io
 import itertools
 import os
 import signal
 import stat
 import sys
 import time
+from collections import Counter
 from json import dumps  # not the module, because json is a setting here
 from pathlib import Path
 
 from configurator import configure, stop
-from nanosentiment.tables import read_rows
+from nanosentiment.columns import parse_columns, row_text
+from nanosentiment.labels import shorten
+from nanosentiment.tables import (
+    BYTE_ORDER_MARKS,
+    OTHER_FORMATS,
+    SURROGATE,
+    Table,
+    cell_text,
+    check_encoding,
+    find_encoding,
+    find_extension,
+    open_text,
+    refuse_other_formats,
+    report_unreadable,
+)
 
 # -----------------------------------------------------------------------------
 # model
 out_dir = ''  # folder of a run, or a .pt file; '' is ./out. Of several runs below it, the newest
+windows = False  # of a text longer than block_size: True reads all, as windows; False cuts it
 # texts
 text = ''  # one text, or FILE:path; '' reads a pipe, one text per line, or shows the examples
-input = ''  # a .csv, .tsv or .jsonl table with any number of rows
-text_column = ''  # of input; '' is the training data's
+input = ''  # a table (.csv, .tsv, .json, .jsonl, .ndjson) or a .txt with a text per line; or .gz
+text_column = ''  # of input, several as 'title,body'; '' is the training data's, or the only one
+delimiter = ''  # of a .csv input: one character or 'tab'; '' finds it out
+encoding = ''  # of input, FILE:path or pipe, such as cp1251; '' finds it out, but a pipe is UTF-8
+header = 'auto'  # False: the input has no header, so its columns are called 0, 1, 2
 # answers
-output = ''  # copy of input with the labels added: .csv, .tsv or .jsonl; '' is stdout, as CSV
-json = False  # one JSON object per text, or per row of input; a .json or .jsonl output has them too
+output = ''  # copy of input with answers: .csv, .tsv, .json, .jsonl, or .gz; '' is stdout, as CSV
+json = False  # one JSON object per text or row; so do .jsonl, .ndjson and .json outputs
+probabilities = False  # of all labels: table columns p(<label>), or lines below an answer
 threshold = 0.0  # 0.8: "uncertain" below that; evaluate.py prints the accuracy for each threshold
 # system
 batch_size = 64
 device = 'auto'
 # -----------------------------------------------------------------------------
+
+# what --help shows first
+FIRST = ('out_dir', 'text', 'input', 'text_column', 'output', 'probabilities')
+CHOICES = {'header': ('auto', 'True', 'False')}
 
 EXAMPLES = (
     'I love it, thank you so much!',
@@ -48,10 +79,19 @@ EXAMPLES = (
 # on a terminal the bar is green, yellow or red, as the answer is sure or not
 COLORS = ((0.8, '\x1b[32m'), (0.6, '\x1b[33m'), (0.0, '\x1b[31m'))
 COLOR_END = '\x1b[0m'
-ANSWER_COLUMNS = ('label', 'probability', 'runner_up')  # what a row of a table gets
+# what is written by the extension of output; another one is CSV
+FORMATS = {
+    '.csv': 'csv',
+    '.tsv': 'tsv',
+    '.tab': 'tsv',
+    '.json': 'json',
+    '.jsonl': 'json',
+    '.ndjson': 'json',
+}
 # How many texts or rows are in memory at a time. A pipe is therefore answered after each 2,048 of
 # its lines, or at its end.
 CHUNK_SIZE = 2048
+PROGRESS_INTERVAL = 60  # in seconds, where stderr is no terminal
 
 # -----------------------------------------------------------------------------
 # checks, all of them before torch is imported
@@ -63,35 +103,39 @@ def check_settings():
         stop(f'batch_size={batch_size} is too small; set it to 1 or more')
     if not 0 <= threshold <= 1:
         stop(f'threshold={threshold} is no probability; set it to a number from 0 to 1')
+    check_encoding(encoding)
     if text and input:
         stop('--text and --input are both given; leave out either of them')
     if text and not text.strip():
         stop('--text is blank; write a text, or leave it out')
-    if output:
-        check_output()
     if input:
         check_readable(input, 'input')
-    if text.startswith('FILE:'):
-        path = text.removeprefix('FILE:')
-        check_readable(path, 'text')
-        if not read_text_file(path).strip():
-            stop(f'{path} is blank; check --text')
+    if output:
+        check_output()
 
 
 def check_output():
-    """Stops if output cannot be written, or if writing it would destroy the input."""
+    """Stops if output cannot be written, or if writing it would destroy another file."""
     if not input:
         stop(f'output={output} takes the rows of a table; name that table with --input=')
-    if json and output.lower().endswith(('.csv', '.tsv')):
+    extension = find_extension(output)
+    if json and FORMATS.get(extension) in ('csv', 'tsv'):
         stop(f'json=True contradicts output={output}; leave out --json, or name a .jsonl file')
-    source = Path(input).resolve()
-    target = Path(output).resolve()
-    if source in (target, Path(part_file()).resolve()):
+    if any(extension in extensions for extensions, *_ in OTHER_FORMATS):
+        stop(f'output={output}: {extension} is not written here; name a .csv, .tsv or .jsonl file')
+
+    target = Path(output)
+    if Path(input).resolve() in (target.resolve(), Path(part_file()).resolve()):
         stop(f'output={output} would overwrite input={input}; write to another file')
     if target.is_dir():
         stop(f'output={output} is a folder; name a file in it')
-    if not os.access(target.parent, os.W_OK):
-        stop(f'output={output} lies in a folder that is missing or read-only; name another folder')
+    if target.exists() and not target.is_file():  # /dev/null would be replaced by a file
+        stop(f'output={output} is no ordinary file; name another, or leave it out for stdout')
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        stop(f'output={output}: there is no folder {folder}; make it, or name another one')
+    if not os.access(folder, os.W_OK):
+        stop(f'output={output}: the folder {folder} is read-only; name a file in another one')
 
 
 def part_file():
@@ -100,15 +144,11 @@ def part_file():
 
 
 def check_readable(path, setting):
-    """Stops unless path is a file that can be read, with something in it, and not in UTF-16."""
+    """Stops unless path is a file that can be read, with something in it."""
     if not os.path.isfile(path) or not os.access(path, os.R_OK):
         stop(f'there is no file {path!r} that can be read; check --{setting}')
-    with open(path, 'rb') as f:
-        beginning = f.read(2)
-    if not beginning:
+    if os.path.getsize(path) == 0:
         stop(f'{path} is empty; check --{setting}')
-    if beginning in (b'\xff\xfe', b'\xfe\xff'):
-        stop(f'{path} is in UTF-16; save it in UTF-8, or check --{setting}')
 
 
 def find_checkpoint():
@@ -125,173 +165,46 @@ def find_checkpoint():
 
 
 # -----------------------------------------------------------------------------
-# a table
+# where the texts come from
 
 
-def classify_table(classifier):
-    """Copies the table `input` to `output` or stdout, with the answers added to its rows."""
-    text_name = text_column or classifier.checkpoint['recipe']['columns'][0]
-    try:
-        columns = table_columns(input)
-    except ValueError as error:  # its header is broken
-        stop(error)
-    if not columns:
-        remedy = 'save it in UTF-8, with a header and one line for each row'
-        if input.lower().endswith('.jsonl'):
-            remedy = 'save it in UTF-8, with one JSON object on each line'
-        stop(f'{input} has no row that can be read; {remedy}')
-    if text_name not in columns:
-        choices = ', '.join(columns)
-        stop(f'{input}: there is no column {text_name!r}; set --text_column to one of {choices}')
-    if output:
-        # rename only when complete: an interrupted program leaves an older output as it is
-        with open(part_file(), 'w', newline='', encoding='utf-8') as file:
-            classify_rows(classifier, text_name, columns, file)
-        os.replace(part_file(), output)
-    else:
-        classify_rows(classifier, text_name, columns, sys.stdout)
+def open_table():
+    """The Table of `input`. What it has guessed is said on stderr."""
+    table = Table(input, delimiter, encoding, header)
+    for note in table.notes:
+        print(f'{input}: {note}', file=sys.stderr)
+    return table
 
 
-def table_columns(path):
-    """The names of a table's columns, in order of first appearance; [] if no row can be read."""
-    columns = {}  # a dict, because it keeps the order and finds a name at once
-    for _, row, reason in read_rows(path):
-        if reason:
-            continue
-        columns.update(dict.fromkeys(row))
-        # all rows of a .csv or .tsv have the header's columns; those of a .jsonl may differ
-        if not path.lower().endswith('.jsonl'):
-            break
-    return list(columns)
-
-
-def classify_rows(classifier, text_name, columns, file):
-    """
-    Classifies the rows of `input`, a chunk at a time, and writes them to the open file.
-
-    text_name is the column of the texts. A row that cannot be read is reported on stderr and left
-    out; a row whose text is blank is written without an answer.
-    """
-    column_of_answer = {name: free_name(name, columns) for name in ANSWER_COLUMNS}
-    blank_answer = dict.fromkeys(column_of_answer.values(), '')
-    writer = None
-    if output_format() != 'json':
-        writer = open_table(file, [*columns, *column_of_answer.values()])
-
-    n_rows, n_rejected, n_cut = 0, 0, 0
-    started = time.perf_counter()
-    progress_end = '\r' if sys.stderr.isatty() else '\n'
-    numbered_rows = read_rows(input)
-    while chunk := list(itertools.islice(numbered_rows, CHUNK_SIZE)):
-        rows = []
-        rows_with_text = []
-        for line_number, row, reason in chunk:
-            if reason:
-                print(f'{input} line {line_number}: {reason}; left out', file=sys.stderr)
-                n_rejected += 1
-                continue
-            rows.append(row)
-            if row.get(text_name, '').strip():
-                rows_with_text.append(row)
-
-        texts = [row[text_name] for row in rows_with_text]
-        for row in rows:
-            row.update(blank_answer)
-        for row, answer in zip(rows_with_text, classifier.classify(texts, threshold, batch_size)):
-            for name, column in column_of_answer.items():
-                row[column] = answer[name]
-            n_cut += answer['truncated']
-        for row in rows:
-            write_row(file, writer, row)
-
-        n_rows += len(rows)
-        rows_per_s = n_rows / (time.perf_counter() - started)
-        progress = f'{n_rows:,} rows, {rows_per_s:,.0f} a second'
-        print(progress, file=sys.stderr, end=progress_end)
-
-    counts = f'{n_rows:,} rows classified, {n_cut:,} cut as too long, {n_rejected:,} left out'
-    print(f'{counts}; {output or "stdout"}', file=sys.stderr)
-
-
-def free_name(name, taken):
-    """The name, with 'predicted_' in front as often as needed to be new."""
-    while name in taken:
-        name = 'predicted_' + name
-    return name
-
-
-def output_format():
-    """What the rows of a table are written as: 'csv', 'tsv' or 'json'."""
-    extension = Path(output).suffix.lower()
-    if json or extension in ('.json', '.jsonl'):
-        return 'json'
-    if extension == '.tsv':
-        return 'tsv'
-    return 'csv'
-
-
-def open_table(file, columns):
-    """A csv.DictWriter to the open file, its header written; a .tsv has tabs and no quotes."""
-    # Lines end with the csv module's \r\n, as RFC 4180 has it, in a .tsv too. Spreadsheets and
-    # read_rows take both line ends.
-    if output_format() == 'tsv':
-        writer = csv.DictWriter(
-            file, columns, delimiter='\t', quoting=csv.QUOTE_NONE, quotechar=None
-        )
-    else:
-        writer = csv.DictWriter(file, columns)
-    write_row(file, writer, dict(zip(columns, columns)))
-    return writer
-
-
-def write_row(file, writer, row):
-    """Writes one row to the open file; writer is its open_table, None for JSON."""
-    if writer is None:
-        file.write(dumps(row, ensure_ascii=False) + '\n')
-        return
-    if output_format() == 'tsv':
-        # without quotes no cell may hold what ends a cell or a line
-        blanks = str.maketrans('\t\r\n', '   ')
-        row = {name: str(cell).translate(blanks) for name, cell in row.items()}
-    writer.writerow(row)
-
-
-# -----------------------------------------------------------------------------
-# single texts
-
-
-def classify_texts(classifier):
-    """Prints an answer for each text: a JSON object, or one line for people."""
-    texts = read_texts()
-    while chunk := list(itertools.islice(texts, CHUNK_SIZE)):
-        answers = classifier.classify(chunk, threshold, batch_size)
-        for content, answer in zip(chunk, answers):
-            if json:
-                print(dumps({'text': content} | answer, ensure_ascii=False))
-            else:
-                print_answer(content, answer)
-
-
-def read_texts():
-    """Yields the text of --text or of its file; else the lines of a pipe; else the examples."""
+def find_texts():
+    """The text of --text or of its file; else the lines of a pipe; else the examples."""
     if text.startswith('FILE:'):
-        yield read_text_file(text.removeprefix('FILE:'))
-    elif text:
-        yield text.rstrip('\n')
-    elif stdin_is_pipe():
-        with open(0, encoding='utf-8-sig', errors='replace') as lines:
-            for line in lines:
-                if line.strip():
-                    yield line.rstrip('\n')
-    else:
-        ways = '--text="...", --text=FILE:path, a pipe, --input=rows.csv --output=out.csv'
-        print(f'These are examples. To classify your own texts: {ways}', file=sys.stderr)
-        yield from EXAMPLES
+        return [read_text_file(os.path.expanduser(text.removeprefix('FILE:')))]
+    if text:
+        # bytes that are no characters come from the command line as surrogates
+        return [SURROGATE.sub('\ufffd', text).rstrip('\n')]
+    if stdin_is_pipe():
+        return read_pipe()
+    ways = '--text="...", --text=FILE:path, a pipe, --input=rows.csv --output=out.csv'
+    print(f'These are examples. To classify your own texts: {ways}', file=sys.stderr)
+    return EXAMPLES
 
 
 def read_text_file(path):
-    """All of a file as one text."""
-    return Path(path).read_text(encoding='utf-8-sig', errors='replace').rstrip('\n')
+    """All of a file as one text; its encoding is found out as that of a table is."""
+    check_readable(path, 'text')
+    refuse_other_formats(path)
+    with report_unreadable(path):
+        encoding_of_file, note = encoding, ''
+        if not encoding:
+            encoding_of_file, note = find_encoding(path)
+        if note:
+            print(f'{path}: {note}', file=sys.stderr)
+        with open_text(path, encoding_of_file, newline=None) as file:
+            content = SURROGATE.sub('\ufffd', file.read())
+    if not content.strip():
+        stop(f'{path} is blank; check --text')
+    return content.rstrip('\n')
 
 
 def stdin_is_pipe():
@@ -301,6 +214,240 @@ def stdin_is_pipe():
     except (OSError, ValueError, AttributeError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def read_pipe():
+    """Yields the lines of stdin but the blank ones. Without a byte order mark it is UTF-8."""
+    with open(0, 'rb') as pipe:
+        begin = pipe.peek(4)
+        marked = [name for mark, name in BYTE_ORDER_MARKS.items() if begin.startswith(mark)]
+        encoding_of_pipe = encoding or next(iter(marked), 'UTF-8')
+        has_warned = False
+        for line in io.TextIOWrapper(pipe, encoding_of_pipe, errors='replace'):
+            # a mark may also be in the middle, where `cat` has joined two files
+            line = line.lstrip('\ufeff').rstrip('\n')
+            if '\ufffd' in line and not has_warned:
+                what = f'some characters are lost, as if the pipe were not {encoding_of_pipe}'
+                print(f'{what}; set --encoding, e.g. to cp1252', file=sys.stderr)
+                has_warned = True
+            if line.strip():
+                yield line
+
+
+# -----------------------------------------------------------------------------
+# a table
+
+
+def classify_table(classifier, table):
+    """Copies a table to `output` or stdout, with the answers added to its rows."""
+    columns = find_columns(table)
+    text_columns = find_text_columns(columns, classifier.checkpoint['recipe']['columns'][0])
+    if output:
+        # rename only when complete: an interrupted program leaves an older output as it is
+        with open_part_file() as file:
+            writer = AnswerWriter(file, columns, classifier.labels)
+            classify_rows(classifier, table, text_columns, writer)
+        os.replace(part_file(), output)
+    else:
+        writer = AnswerWriter(sys.stdout, columns, classifier.labels)
+        classify_rows(classifier, table, text_columns, writer)
+
+
+def find_columns(table):
+    """The names of all columns of a table. Stops if there is no row with any."""
+    columns = dict.fromkeys(table.columns)  # a dict, because it keeps the order and finds a name
+    if table.is_json:
+        # its rows may have different keys, while the header must have all of them
+        for _, row, _ in table:
+            columns.update(dict.fromkeys(row))
+
+    first_row = next(iter(table), None)
+    if first_row is None:
+        remedy = 'write one line for each row below a header, or a .txt file with a text per line'
+        stop(f'{input} has no rows; {remedy}')
+    if not columns:
+        line_number, _, reason = first_row
+        remedy = 'save it as an array of objects, or with one JSON object on each line'
+        stop(f'{input} has no row that can be read (line {line_number}: {reason}); {remedy}')
+    return list(columns)
+
+
+def find_text_columns(columns, trained_column):
+    """The columns that are the text: of text_column, else the only one, else as in training."""
+    if not text_column and len(columns) == 1:  # so it is in a .txt file
+        return columns
+    text_columns = parse_columns(text_column or trained_column, columns)
+    for column in text_columns:
+        if column not in columns:
+            choices = shorten(columns, 20)
+            stop(f'{input}: there is no column {column!r}; set --text_column to one of {choices}')
+    return text_columns
+
+
+def classify_rows(classifier, table, text_columns, writer):
+    """
+    Classifies the rows of a table, a chunk at a time, and writes them all.
+
+    A row without an answer has a reason, and costs no line on stderr of its own.
+    """
+    n_rows, n_cut = 0, 0
+    n_rows_of_reason = Counter()
+    first_reason = ''
+    progress = Progress()
+    numbered_rows = iter(table)
+    while chunk := list(itertools.islice(numbered_rows, CHUNK_SIZE)):
+        rows_with_reasons = []
+        texts = []  # of the rows without a reason
+        for line_number, row, reason in chunk:
+            if not reason:
+                content, reason = row_text(row, text_columns)
+            if reason:
+                # 'broken quoting: ...' and the like are many; the kind is what matters
+                n_rows_of_reason[reason.partition(':')[0]] += 1
+                first_reason = first_reason or f'line {line_number} ({reason})'
+            else:
+                texts.append(content)
+            rows_with_reasons.append((row, reason))
+
+        answers = iter(classifier.classify(texts, threshold, batch_size))
+        for row, reason in rows_with_reasons:
+            answer = None
+            if not reason:
+                answer = next(answers)
+                n_cut += answer['truncated']
+            writer.write(row, answer, reason)
+        n_rows += len(chunk)
+        progress.show(n_rows)
+
+    progress.end()
+    n_without = n_rows_of_reason.total()
+    counts = f'{n_rows - n_without:,} of {n_rows:,} rows classified, {n_cut:,} cut as too long'
+    print(f'{counts}; {output or "stdout"}', file=sys.stderr)
+    if n_without:
+        [(reason, n)] = n_rows_of_reason.most_common(1)
+        what = f'{input}: {n_without:,} of {n_rows:,} rows have no answer'
+        why = f'most often because of: {reason} ({n:,}); the first is {first_reason}'
+        print(f'{what}, {why}; see the column {writer.names["reason"]}', file=sys.stderr)
+
+
+class Progress:
+    """How many rows are done, on stderr: a terminal has one line for it, a log one each minute."""
+
+    def __init__(self):
+        self.started = time.perf_counter()
+        self.last_shown = self.started
+
+    def show(self, n_rows):
+        now = time.perf_counter()
+        message = f'{n_rows:,} rows, {n_rows / (now - self.started):,.0f} a second'
+        if sys.stderr.isatty():
+            print(f'\r{message}', end='', file=sys.stderr, flush=True)
+        elif now - self.last_shown >= PROGRESS_INTERVAL:
+            print(message, file=sys.stderr)
+            self.last_shown = now
+
+    def end(self):
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+
+
+# -----------------------------------------------------------------------------
+# the rows of a table with their answers
+
+
+def output_format():
+    """What the rows of a table are written as: 'csv', 'tsv' or 'json'."""
+    if json:
+        return 'json'
+    return FORMATS.get(find_extension(output), 'csv')
+
+
+def open_part_file():
+    """The part_file for writing text, compressed if output is a .gz."""
+    open_file = open
+    if output.lower().endswith('.gz'):
+        open_file = gzip.open
+    return open_file(part_file(), 'wt', newline='', encoding='utf-8')
+
+
+def free_name(name, taken):
+    """The name, with 'predicted_' in front as often as needed to be new."""
+    while name in taken:
+        name = 'predicted_' + name
+    return name
+
+
+class AnswerWriter:
+    """
+    Writes the rows of a table with their answers to an open file, as output_format says.
+
+    names  {'label': 'predicted_label', ...}: the columns of the answers, by what is in them. Which
+           there are depends on the labels and the settings, not on the rows.
+    """
+
+    def __init__(self, file, columns, labels):
+        self.file = file
+        self.format = output_format()
+        names = ['label', 'probability', 'runner_up']
+        if probabilities and self.format == 'json':
+            names.append('probabilities')
+        elif probabilities:
+            names += [f'p({label})' for label in labels]
+        names.append('reason')
+        self.names = {name: free_name(name, columns) for name in names}
+
+        self.table = None
+        if self.format != 'json':
+            # Cells are quoted where needed, in a .tsv too, as spreadsheets and pandas do. Lines end
+            # with the csv module's \r\n, as RFC 4180 has it.
+            tab_or_comma = '\t' if self.format == 'tsv' else ','
+            all_columns = [*columns, *self.names.values()]
+            self.table = csv.DictWriter(file, all_columns, delimiter=tab_or_comma)
+            self.table.writeheader()
+
+    def write(self, row, answer, reason):
+        """Writes one row. Its answer is that of Classifier.classify, or None if it has a reason."""
+        if answer is None:
+            # null and not '' in JSON, where a column of numbers should have nothing else
+            contents = {'label': '', 'runner_up': '', 'reason': reason}
+        else:
+            contents = answer | {'reason': ''}
+            for label, probability in answer['probabilities'].items():
+                contents[f'p({label})'] = probability
+        row = dict(row)
+        for name, column in self.names.items():
+            row[column] = contents.get(name)
+
+        if self.table is None:
+            self.file.write(dumps(row, ensure_ascii=False) + '\n')
+        else:
+            self.table.writerow({name: csv_cell(value) for name, value in row.items()})
+
+
+def csv_cell(value):
+    """A value from JSON as the text of a cell: None -> '', True -> 'true', ['a'] -> '["a"]'."""
+    content, reason = cell_text(value)
+    if reason:  # a list or an object
+        return dumps(value, ensure_ascii=False)
+    return content
+
+
+# -----------------------------------------------------------------------------
+# single texts
+
+
+def classify_texts(classifier, texts):
+    """Prints an answer for each text: a JSON object, or one line for people."""
+    texts = iter(texts)
+    while chunk := list(itertools.islice(texts, CHUNK_SIZE)):
+        answers = classifier.classify(chunk, threshold, batch_size)
+        for content, answer in zip(chunk, answers):
+            if json:
+                print(dumps({'text': content} | answer, ensure_ascii=False))
+                continue
+            print_answer(content, answer)
+            if probabilities:
+                print_probabilities(answer)
 
 
 def color_bar(bar, probability):
@@ -330,36 +477,68 @@ def print_answer(content, answer):
     print(line)
 
 
+def print_probabilities(answer):
+    """A line for each label, the most probable one first."""
+    ordered = sorted(answer['probabilities'].items(), key=lambda item: item[1], reverse=True)
+    for label, probability in ordered:
+        bar = '#' * round(10 * probability)
+        print(f'  {label:20} {bar:10} {probability:.4f}')
+
+
 # -----------------------------------------------------------------------------
 # the program
 
 
-def main():
-    configure(globals())
-    check_settings()
-    path = find_checkpoint()
-
-    # torch comes with this import: a mistyped flag should not wait for it
-    from nanosentiment import Classifier
-
-    try:
-        classifier = Classifier(str(path), device=device)
-    except ValueError as error:
-        stop(error)
-    print(f'{path}, trained on {classifier.checkpoint["dataset"]}', file=sys.stderr)
-
-    # Programs get UTF-8, people what their terminal can show. A notebook's stdout lacks the method.
+def prepare_stdout():
+    """Programs get UTF-8, people what their terminal can show."""
+    # a notebook's stdout lacks the method
     if hasattr(sys.stdout, 'reconfigure'):
-        encoding = 'utf-8' if input or json else None
-        sys.stdout.reconfigure(encoding=encoding, errors='backslashreplace')
+        if input or json:
+            # newline: Windows would make \r\r\n of the csv module's \r\n
+            sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace', newline='')
+        else:
+            sys.stdout.reconfigure(errors='backslashreplace')
     # When `| head` has read enough, end without a message. Windows has no such signal.
     if hasattr(signal, 'SIGPIPE'):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
+
+def classify():
+    """Checks the settings, loads the model and classifies what the settings name."""
+    check_settings()
+    path = find_checkpoint()
+    # before torch is imported, because this is where most mistakes come to light
     if input:
-        classify_table(classifier)
+        table = open_table()
     else:
-        classify_texts(classifier)
+        texts = find_texts()
+
+    # torch comes with this import: a mistyped flag should not wait for it
+    from nanosentiment import Classifier
+
+    classifier = Classifier(str(path), device=device, windows=windows)
+    print(f'{path}, trained on {classifier.checkpoint["dataset"]}', file=sys.stderr)
+
+    prepare_stdout()
+    if input:
+        classify_table(classifier, table)
+    else:
+        classify_texts(classifier, texts)
+
+
+def main():
+    global out_dir, input, output
+    configure(globals())
+    # the shell leaves the ~ of --input=~/rows.csv as it is
+    out_dir = os.path.expanduser(out_dir)
+    input = os.path.expanduser(input)
+    output = os.path.expanduser(output)
+    try:
+        classify()
+    except ValueError as error:
+        stop(error)
+    except OSError as error:
+        stop(f'{error}; check the files named')
 
 
 if __name__ == '__main__':

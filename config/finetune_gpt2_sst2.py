@@ -6,6 +6,7 @@
 
 out_dir = 'out/gpt2_sst2'
 dataset = 'sst2'
+strip_brackets = True  # as in all our figures on SST-2; 1 in 60 texts has a bracket
 init_from = 'gpt2'
 tokenizer = 'gpt2'  # through tiktoken, the same ids as the checkpoint's tokenizer.json
 val_fraction = 0.05

@@ -9,6 +9,9 @@ out_dir = 'out/minilm'
 dataset = 'customer_service'
 init_from = 'minilm'
 speakers = 'customer'
+# as in the course report on these data; brackets hold remarks such as (pause), and no emoticon
+lowercase = True  # its tokenizer does so, too
+strip_brackets = True
 val_fraction = 0.1  # 0.2 would take 3 of the 17 positives from training
 eval_interval = 10**6  # once, at the end: two positive texts cannot say which epoch is best
 block_size = 256  # a customer's turns have 145 tokens on average and 391 at most

@@ -7,8 +7,6 @@
 out_dir = 'out/demo'
 dataset = 'demo'
 tokenizer = 'bpe4096-prefix'  # short texts: their first word is the same token as inside a text
-lowercase = False  # capitals are loud
-strip_brackets = False  # :) and :( would lose their mouths
 val_fraction = 0.1
 
 n_layer = 2

@@ -1,5 +1,7 @@
 """What the scripts share. `from nanosentiment import Classifier` is the way in from Python."""
 
+__all__ = ['Classifier']
+
 
 def __getattr__(name):
     # loaded on first use, so that a script that needs no torch does not wait for it

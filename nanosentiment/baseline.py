@@ -6,6 +6,7 @@ scikit-learn's TfidfVectorizer(ngram_range=(1, 2)) with LogisticRegression(class
 Nothing about it is tuned.
 """
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from nanosentiment.error_tags import find_words
 from nanosentiment.files import read_json, write_whole
-from nanosentiment.metrics import score
+from nanosentiment.metrics import accuracy, confusion, macro_f1, precision_recall_f1
 
 MAX_TEXTS = 100_000  # more training texts change little and take minutes
 
@@ -128,11 +129,20 @@ class BagOfWords:
 
 
 def score_baseline(logits, targets, labels):
-    """The scores of one baseline on one split, as baseline.json holds them."""
-    scores = score(logits, targets, labels)
-    kept = {name: scores[name] for name in ('n', 'accuracy', 'macro_f1', 'confusion')}
-    kept['recall'] = {label: scores['per_class'][label]['recall'] for label in labels}
-    return kept
+    """
+    The scores of one baseline on one split, as baseline.json holds them.
+
+    labels may be more than the logits have, as in `metrics.score`.
+    """
+    table = confusion(targets, logits.argmax(axis=1), len(labels))
+    recall = precision_recall_f1(table)[1]
+    return {
+        'n': len(targets),
+        'accuracy': float(accuracy(table)),
+        'macro_f1': float(macro_f1(table)),
+        'confusion': table.tolist(),
+        'recall': dict(zip(labels, recall.tolist())),
+    }
 
 
 def fit_baselines(folder, splits, tokenizer):
@@ -141,7 +151,7 @@ def fit_baselines(folder, splits, tokenizer):
 
     splits is {name: Split}. Returns {'majority': {split: scores}, 'bag_of_words': {split: scores},
     'words': the words of the training texts}. The folder keeps it as baseline.json, from which
-    a second call reads it.
+    a second call reads it, unless it is read-only.
     """
     path = os.path.join(folder, 'baseline.json')
     if os.path.exists(path):
@@ -165,7 +175,16 @@ def fit_baselines(folder, splits, tokenizer):
         majority_logits = np.zeros((n, len(labels)))
         majority_logits[:, most_frequent] = 1
         word_logits = bag_of_words.predict(texts)
-        baselines['majority'][name] = score_baseline(majority_logits, targets, labels)
-        baselines['bag_of_words'][name] = score_baseline(word_logits, targets, labels)
-    write_whole(path, json.dumps(baselines) + '\n')
+        all_labels = split_labels(split.meta, name)
+        baselines['majority'][name] = score_baseline(majority_logits, targets, all_labels)
+        baselines['bag_of_words'][name] = score_baseline(word_logits, targets, all_labels)
+    with contextlib.suppress(OSError):  # a folder that is read-only
+        write_whole(path, json.dumps(baselines) + '\n')
     return baselines
+
+
+def split_labels(meta, split):
+    """The labels of a split: those of training, and for the test those that only it has."""
+    if split == 'test':
+        return meta['labels'] + meta['unknown_labels']
+    return meta['labels']

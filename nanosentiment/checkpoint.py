@@ -29,10 +29,9 @@ import numpy as np
 import torch
 
 from model import Config, Transformer
-from nanosentiment import fast, metrics
+from nanosentiment import fast, memmaps, metrics
 from nanosentiment.cleaning import clean
 from nanosentiment.device import choose_device
-from nanosentiment.memmaps import truncate
 from nanosentiment.tokenizer import load_tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -155,14 +154,15 @@ class Classifier:
 
     path is the run's folder or a .pt file. Tokenizer, cleaning, labels, block size and temperature
     come from the checkpoint. device='auto' is the best there is; dtype='auto' is bfloat16 where the
-    hardware multiplies it, but float32 if the run was trained in float32.
+    hardware multiplies it, but float32 if the run was trained in float32. windows=True reads all of
+    a text that is longer than block_size, in windows whose logits are averaged.
 
     >>> classifier = Classifier('out/sentiment_scratch')
-    >>> classifier.classify(['It never arrived.'])[0]['label']
+    >>> classifier(['It never arrived.'])[0]['label']
     'negative'
     """
 
-    def __init__(self, path, device='auto', dtype='auto'):
+    def __init__(self, path, device='auto', dtype='auto', windows=False):
         self.path = path
         self.model, self.tokenizer, self.checkpoint = open_checkpoint(path)
         trained_dtype = self.checkpoint['settings']['dtype']
@@ -171,6 +171,7 @@ class Classifier:
         self.labels = self.checkpoint['labels']
         self.temperature = self.checkpoint.get('temperature', 1.0)
         self.block_size = self.model.config.block_size
+        self.windows = windows
 
     def encode(self, texts):
         """Raw texts -> a list of token id lists, cleaned as in training, not yet cut."""
@@ -178,20 +179,51 @@ class Classifier:
         return self.tokenizer.encode_batch(cleaned)
 
     def truncate(self, ids):
-        """The ids of one text -> at most block_size of them, cut as in training."""
+        """
+        The ids of one text -> those that are read: at most block_size, cut as in training, or with
+        windows all of them.
+        """
+        if self.windows:
+            return ids
         keep = self.checkpoint['settings']['keep']
         n_prefix, n_suffix = self.tokenizer.n_prefix, self.tokenizer.n_suffix
-        return truncate(ids, self.block_size, keep, n_prefix, n_suffix)
+        return memmaps.truncate(ids, self.block_size, keep, n_prefix, n_suffix)
+
+    def is_truncated(self, length):
+        """Is only a part read of a text of so many tokens?"""
+        return bool(length > self.block_size) and not self.windows
 
     def logits(self, ids, batch_size=64):
-        """A sequence of n arrays of token ids, at most block_size each -> logits (n, n_class)."""
+        """A sequence of n arrays of token ids, as truncate returns them -> logits (n, n_class)."""
         if self.device == 'cpu':
             fast.keep_memory()  # after tokenizing; a fifth less time
+        if self.windows:
+            return self.mean_logits(ids, batch_size)
         return fast.predict(self.model, ids, batch_size, self.dtype)
+
+    def mean_logits(self, ids, batch_size):
+        """A sequence of n arrays of token ids, of any length -> mean logits of their windows."""
+        n_prefix, n_suffix = self.tokenizer.n_prefix, self.tokenizer.n_suffix
+        all_windows = []
+        text_of_window = []
+        for i in range(len(ids)):
+            windows_of_text = memmaps.windows(ids[i], self.block_size, n_prefix, n_suffix)
+            all_windows += windows_of_text
+            text_of_window += [i] * len(windows_of_text)
+
+        logits = fast.predict(self.model, all_windows, batch_size, self.dtype)
+        sums = np.zeros((len(ids), len(self.labels)), dtype=np.float32)
+        np.add.at(sums, text_of_window, logits)
+        n_windows = np.bincount(text_of_window, minlength=len(ids))
+        return sums / n_windows[:, None].astype(np.float32)
 
     def probabilities(self, logits):
         """Logits (n, n_class) -> calibrated probabilities (n, n_class), float64."""
         return metrics.softmax(logits / self.temperature)
+
+    def __call__(self, texts, threshold=0.0, batch_size=64):
+        """The same as classify."""
+        return self.classify(texts, threshold, batch_size)
 
     def classify(self, texts, threshold=0.0, batch_size=64):
         """
@@ -203,6 +235,7 @@ class Classifier:
         probabilities  of all labels, rounded likewise
         truncated      True if the text is longer than block_size, so that only a part was read
         """
+        assert not isinstance(texts, str), 'give a list of texts, even of one'
         encoded = self.encode(texts)
         truncated = [self.truncate(ids) for ids in encoded]
         probabilities = self.probabilities(self.logits(truncated, batch_size))
@@ -218,7 +251,7 @@ class Classifier:
                     'probability': rounded[best],
                     'runner_up': second,
                     'probabilities': rounded,
-                    'truncated': len(ids) > self.block_size,
+                    'truncated': self.is_truncated(len(ids)),
                 }
             )
         return answers

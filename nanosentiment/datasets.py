@@ -3,6 +3,7 @@
 import os
 
 from nanosentiment.download import fetch
+from nanosentiment.tables import KINDS, find_extension
 
 DATA_DIR = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'data')
 
@@ -51,15 +52,15 @@ DATASETS = {
 }
 
 
-def find_raw(dataset, data_dir, test_file=''):
+def find_raw(dataset, data_dir, test_file='', val_file=''):
     """
-    The raw files of a data set -> {'train': path, 'test': path}.
+    The raw files of a data set -> {'train': path, 'val': path, 'test': path}.
 
     dataset is a name in DATASETS or the path of the training file. Files of a named one are looked
     for in data_dir, in the project's data/ and in $NANOSENTIMENT_RAW, and if they are in none of
     these downloaded into the first. test_file takes the place of the data set's own; without it
-    a path has no 'test'. Raises download.Unreachable, and ValueError for a file that is missing and
-    cannot be downloaded.
+    a path has no 'test', and without val_file there is no 'val'. Raises download.Unreachable, and
+    ValueError for a file that is missing and cannot be downloaded.
     """
     # train comes first, because it decides which labels there are
     if dataset in DATASETS:
@@ -67,6 +68,8 @@ def find_raw(dataset, data_dir, test_file=''):
     else:
         paths = {'train': check_file(dataset)}
 
+    if val_file:
+        paths['val'] = check_file(val_file)
     if test_file:
         paths['test'] = check_file(test_file)
     elif dataset in DATASETS:
@@ -75,7 +78,14 @@ def find_raw(dataset, data_dir, test_file=''):
 
 
 def check_file(path):
-    """The path of a user's own file. ValueError if there is no such file."""
+    """The path of a user's own file, with ~ expanded. ValueError if there is no such file."""
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        names = sorted(name for name in os.listdir(path) if find_extension(name) in KINDS)
+        remedy = 'give one of its files'
+        if names:
+            remedy += f', such as {os.path.join(path, names[0])}'
+        raise ValueError(f'{path} is a folder; {remedy}')
     if not os.path.isfile(path):
         raise ValueError(f'there is no file {path} in {os.getcwd()}; correct its path')
     return path

@@ -12,16 +12,21 @@ The rest compares two runs on the same texts, and shows the scores.
 """
 
 import json
+import os
 import sys
+import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from nanosentiment.baseline import fit_baselines
+from nanosentiment.baseline import fit_baselines, split_labels
 from nanosentiment.cleaning import clean
+from nanosentiment.columns import check_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
 from nanosentiment.files import write_whole
+from nanosentiment.labels import label_order, shorten
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.metrics import (
     METRICS,
@@ -40,11 +45,15 @@ from nanosentiment.predictions import (
     read_table,
     write_table,
 )
+from nanosentiment.rejections import Rejections
 from nanosentiment.repeats import are_folds, find_runs
-from nanosentiment.tables import read_rows
+from nanosentiment.tables import Table
 
 # confidences below which an application might pass a text on to a person
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+# with more labels that the run does not know, a file's label column holds something else
+MAX_UNKNOWN_LABELS = 1000
 
 # -----------------------------------------------------------------------------
 # the texts to evaluate on
@@ -56,20 +65,40 @@ class Examples:
 
     record_numbers: np.ndarray  # (n,) in the raw file, from 0
     texts: list  # n raw texts
+    labels: list  # names: those of the run, then those that it does not know
     targets: np.ndarray  # (n,) int64 numbers of the true labels
-    ids: object  # a sequence of n arrays of token ids, cut to block_size
+    ids: object  # a sequence of n arrays of token ids, as Classifier.logits takes them
     lengths: np.ndarray  # (n,) number of tokens before the cut
     baseline: dict = field(default_factory=dict)  # of baseline.py; a file has none
     split_sizes: dict = field(default_factory=dict)  # split -> number of texts; a file has none
 
 
-def split_examples(classifier, folder, split):
+def report_unknown(where, labels, targets, n_known):
+    """One line on stderr if some texts have labels that are not among the run's, the first ones."""
+    n_unknown = int((targets >= n_known).sum())
+    if n_unknown > 0:
+        names = shorten(labels[n_known:])
+        what = f'{where}: {n_unknown} of {len(targets)} texts have a label unknown to the run'
+        say(f'{what} ({names}); they count as wrong answers')
+
+
+def say(line):
+    """Prints a line on stderr; it stays one line if a label in it has several."""
+    print(' '.join(line.splitlines()), file=sys.stderr)
+
+
+# a split
+
+
+def split_examples(classifier, folder, split, settings=None):
     """
     The examples of one split ('train', 'val' or 'test') of a prepared folder.
 
-    Raises ValueError if the folder holds other data than the run was trained on, or no such split.
+    settings say where the raw files are; None: where they were in training. Raises ValueError if
+    the folder holds other data than the run was trained on, or no such split.
     """
-    settings = classifier.checkpoint['settings']
+    if settings is None:
+        settings = classifier.checkpoint['settings']
     recipe = classifier.checkpoint['recipe']
     meta = read_meta(folder)
     if meta['recipe'] != recipe:
@@ -79,90 +108,156 @@ def split_examples(classifier, folder, split):
         what = f'{folder} has no {split} split, but {", ".join(meta["rows"])}'
         raise ValueError(f'{what}; choose one of these, or name a labelled file: --input=')
 
-    # the memmaps hold only tokens, so the texts are read from the raw file again;
-    # a fold is tested on a part of the training file, even where there is a test file
-    ids = Split(folder, split, classifier.block_size, settings['keep'])
-    paths = find_raw(settings['dataset'], settings['data_dir'], settings['test_file'])
-    path = paths['train']
-    if split in paths and not settings.get('fold'):
-        path = paths[split]
-    texts = read_texts(path, recipe['columns'][0], ids.rows)
-    assert len(texts) == len(ids), (path, len(texts), len(ids))
+    whole_texts = Split(folder, split)
+    targets = whole_texts.labels.astype(np.int64)
+    labels = split_labels(meta, split)
+    if targets.min() >= len(classifier.labels):
+        what = f'the {split} split of {folder} has no label of the run, but {shorten(labels)}'
+        raise ValueError(f'{what}; choose another split')
+    report_unknown(f'{split} split', labels, targets, len(classifier.labels))
 
+    ids = whole_texts
+    if not classifier.windows:
+        keep = classifier.checkpoint['settings']['keep']
+        ids = Split(folder, split, classifier.block_size, keep)
+    texts = read_split_texts(settings, recipe, split, whole_texts.rows)
     all_splits = {name: Split(folder, name) for name in meta['rows']}
     baseline = fit_baselines(folder, all_splits, classifier.tokenizer)
-    targets = ids.labels.astype(np.int64)
-    lengths = np.diff(ids.offsets)
-    return Examples(ids.rows, texts, targets, ids, lengths, baseline, meta['rows'])
+    return Examples(
+        record_numbers=whole_texts.rows,
+        texts=texts,
+        labels=labels,
+        targets=targets,
+        ids=ids,
+        lengths=whole_texts.lengths,
+        baseline=baseline,
+        split_sizes=meta['rows'],
+    )
 
 
-def read_texts(path, column, record_numbers):
-    """The raw texts of some records of a file; record_numbers (n,) are in ascending order."""
+def read_split_texts(settings, recipe, split, record_numbers):
+    """
+    The raw texts of a split, because its memmaps hold only tokens.
+
+    settings say where the raw files are; record_numbers (n,) are in ascending order.
+    """
+    data_dir = os.path.expanduser(settings['data_dir'])
+    paths = find_raw(settings['dataset'], data_dir, settings['test_file'], settings['val_file'])
+    # only a split that has no file of its own is a part of the training file
+    path = paths['train']
+    if split in recipe['raw']:
+        path = paths[split]
+    table = Table(path, **recipe['table'])
+    columns = parse_columns(recipe['columns'][0], table.columns)
     wanted = set(record_numbers.tolist())
     texts = []
-    for number, (_, row, _) in enumerate(read_rows(path)):
+    for number, (_, row, _) in enumerate(table):
         if number in wanted:
-            texts.append(row[column].strip())
+            text, _ = row_text(row, columns)
+            texts.append(text)
+    assert len(texts) == len(record_numbers), (path, len(texts), len(record_numbers))
     return texts
 
 
-def file_examples(classifier, path, text_column='', label_column=''):
-    """
-    The examples of a labelled file: .csv, .tsv or .jsonl.
+# a file
 
-    Columns that are not given have the names of the training data. Records that cannot be used, or
-    lack a text or a label, are left out, and stderr says how many. Raises ValueError if a column is
-    missing, if no record is left, or if the run does not know a label.
+
+def file_examples(
+    classifier, path, text_column='', label_column='', delimiter='', encoding='', header='auto'
+):
+    """
+    The examples of a labelled file: any table that tables.py reads.
+
+    Columns that are not given have the names of the training data; delimiter, encoding and header
+    are those of Table. Rows that cannot be used are left out, and those with a label that the run
+    does not know count as wrong: stderr says how many they are. Raises ValueError if a column is
+    missing, or if no row has a label that the run knows.
     """
     recipe = classifier.checkpoint['recipe']
     text_column = text_column or recipe['columns'][0]
     label_column = label_column or recipe['columns'][1]
+    table = Table(path, delimiter, encoding, header)
+    for note in table.notes:
+        say(f'{path}: {note}')
+    if table.kind == 'txt':
+        what = f'{path} is plain text, which has no labels'
+        raise ValueError(f'{what}; name a .csv, .tsv, .json or .jsonl file')
+    text_columns = parse_columns(text_column, table.columns)
+    check_columns(table, 'text_column', text_columns)
+    check_columns(table, 'label_column', [label_column])
 
-    record_numbers = []
-    texts = []
-    names = []
-    n_records = 0
-    for number, (_, row, reason) in enumerate(read_rows(path)):
-        n_records += 1
-        if not reason:
-            check_columns(path, row, text_column, label_column)
-        text = row.get(text_column, '').strip()
-        label = row.get(label_column, '').strip()
-        if reason or not text or not label:
-            continue
-        record_numbers.append(number)
-        texts.append(text)
-        names.append(recipe['names'].get(label, label))
+    rejections = Rejections(
+        {'text_column': text_column, 'label_column': label_column, 'split_column': ''}
+    )
+    label_names = find_label_names(recipe)
+    rows = read_examples(table, text_columns, label_column, label_names, rejections)
+    names = [name for _, _, name in rows]
+    report_rejected(path, rejections.summary(Counter(names)))
 
-    if not record_numbers:
-        what = f'{path} has no row with a text and a label'
-        columns = f'--text_column={text_column} and --label_column={label_column}'
-        raise ValueError(f'{what}; are {columns} right?')
-    if len(record_numbers) < n_records:
-        n_unusable = n_records - len(record_numbers)
-        what = f'{path}: {n_unusable} of {n_records} rows cannot be used, and are left out'
-        print(what, file=sys.stderr)
-    unknown = sorted(set(names) - set(classifier.labels))
-    if unknown:
-        what = f'{path}: label {", ".join(unknown[:5])} is unknown'
-        known = f'the labels of this run are {", ".join(classifier.labels)}'
-        raise ValueError(f'{what}; {known}; is --label_column={label_column} right?')
+    labels = extend_labels(classifier.labels, names, path, label_column)
+    number_of = {label: number for number, label in enumerate(labels)}
+    targets = np.array([number_of[name] for name in names])
+    report_unknown(path, labels, targets, len(classifier.labels))
 
+    texts = [text for _, text, _ in rows]
     encoded = classifier.encode(texts)
-    ids = [classifier.truncate(np.array(text_ids)) for text_ids in encoded]
-    lengths = np.array([len(text_ids) for text_ids in encoded])
-    targets = np.array([classifier.labels.index(name) for name in names])
-    return Examples(np.array(record_numbers), texts, targets, ids, lengths)
+    return Examples(
+        record_numbers=np.array([number for number, _, _ in rows]),
+        texts=texts,
+        labels=labels,
+        targets=targets,
+        ids=[classifier.truncate(np.array(text_ids)) for text_ids in encoded],
+        lengths=np.array([len(text_ids) for text_ids in encoded]),
+    )
 
 
-def check_columns(path, row, text_column, label_column):
-    """Raises ValueError if a row lacks a column. A row of a .jsonl file may: it is left out."""
-    if path.lower().endswith('.jsonl'):
+def read_examples(table, text_columns, label_column, label_names, rejections):
+    """The usable rows of a table: a list of (record number, text, label). Counts the others."""
+    examples = []
+    for number, (line_number, row, reason) in enumerate(table):
+        rejections.n_rows += 1
+        text, text_reason = row_text(row, text_columns)
+        label, label_reason = row_label(row, label_column, label_names)
+        reason = reason or text_reason or label_reason
+        if reason:
+            rejections.add(line_number, reason, label)
+        else:
+            examples.append((number, text, label))
+    return examples
+
+
+def report_rejected(path, summary):
+    """One line on stderr if some rows cannot be used. ValueError if no row can."""
+    n_rows = summary['rows']
+    n_rejected = summary['rejected']
+    if n_rows == 0:
+        raise ValueError(f'{path} has no rows; is it the right file?')
+    if n_rejected == 0:
         return
-    for column, setting in ((text_column, 'text_column'), (label_column, 'label_column')):
-        if column not in row:
-            what = f'{path} has no column {column!r}'
-            raise ValueError(f'{what}; set --{setting} to one of {", ".join(row)}')
+    why = f'{summary["reason"]} ({summary["with_reason"]} rows, the first in line '
+    why += f'{summary["line"]}); {summary["remedy"] or "correct these rows"}'
+    if n_rejected == n_rows:
+        raise ValueError(f'{path} has no row with a text and a label: {why}')
+    share = f'{n_rejected} of {n_rows} rows ({n_rejected / n_rows:.1%})'
+    say(f'{path}: {share} cannot be used and are left out: {why}')
+
+
+def find_label_names(recipe):
+    """{label of a file: its name}. Runs of older versions have it under another key."""
+    if 'label_names' in recipe:
+        return recipe['label_names']
+    return recipe['names']
+
+
+def extend_labels(known, names, path, label_column):
+    """The labels that a run knows, and after them the others among the names in a file."""
+    unknown = sorted(set(names).difference(known), key=label_order)
+    has_known = not set(names).isdisjoint(known)
+    if not has_known or len(unknown) > MAX_UNKNOWN_LABELS:
+        what = f'{path}: label {shorten(unknown)} is unknown'
+        known_labels = f'the labels of this run are {shorten(known)}'
+        raise ValueError(f'{what}; {known_labels}; is --label_column={label_column} right?')
+    return known + unknown
 
 
 # -----------------------------------------------------------------------------
@@ -175,7 +270,11 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
 
     out_dir is the run's folder, or the .pt file that is evaluated; split and input say where the
     examples are from, and are part of the files' names. See `predictions.output_paths`.
+    Raises ValueError if the files cannot be written.
     """
+    paths = output_paths(out_dir, split, input, classifier.windows)
+    check_writable(os.path.dirname(paths['evaluation']) or '.')
+
     logits = classifier.logits(examples.ids, batch_size)
     predictions = logits.argmax(axis=1)
     probabilities = classifier.probabilities(logits)
@@ -187,10 +286,11 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
         'run': out_dir,
         'split': '' if input else split,
         'input': input,
+        'windows': classifier.windows,
         'device': classifier.device,
         'dtype': str(classifier.dtype),
     }
-    evaluation |= score(logits, examples.targets, classifier.labels)
+    evaluation |= score(logits, examples.targets, examples.labels)
     evaluation['ece'] = ece(softmax(logits), examples.targets)
     evaluation['ece_calibrated'] = ece(probabilities, examples.targets)
     evaluation['temperature'] = classifier.temperature
@@ -199,7 +299,6 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     evaluation['baseline'] = baseline_scores(examples.baseline, split)
     evaluation |= describe_run(classifier, examples)
 
-    paths = output_paths(out_dir, split, input)
     evaluation['files'] = paths
     columns = prediction_columns(
         classifier, examples, logits, probabilities, predictions, confidence, tags
@@ -212,6 +311,16 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     return evaluation
 
 
+def check_writable(folder):
+    """ValueError if no file can be written into a folder; better now than after the evaluation."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        remedy = 'copy the run to a folder that you can write, and name it with --out_dir'
+        raise ValueError(f'{folder} cannot be written ({error.strerror}); {remedy}') from None
+
+
 def tags_per_text(classifier, examples):
     """A list of tags for each text. They are those of the clean text, which the model reads."""
     # a labelled file has no baseline, so the words of the training texts are not known
@@ -219,7 +328,7 @@ def tags_per_text(classifier, examples):
     tags = []
     for text, length in zip(examples.texts, examples.lengths):
         cleaned = clean(text, classifier.checkpoint['recipe'])
-        is_truncated = length > classifier.block_size
+        is_truncated = classifier.is_truncated(length)
         tags.append(tag_text(cleaned, is_truncated, known_words))
     return tags
 
@@ -264,7 +373,8 @@ def describe_run(classifier, examples):
     about = {}
     for key in ('dataset', 'best', 'command', 'settings', 'versions', 'git'):
         about[key] = classifier.checkpoint.get(key)
-    about['labels'] = classifier.labels
+    about['labels'] = examples.labels
+    about['unknown_labels'] = examples.labels[len(classifier.labels) :]
     about['tokenizer'] = classifier.tokenizer.name
     about['n_params'] = classifier.model.num_params()
     for name, n in examples.split_sizes.items():
@@ -276,7 +386,7 @@ def describe_run(classifier, examples):
 # comparison of two runs
 
 
-def predictions_by_text(runs, split='test', input=''):
+def predictions_by_text(runs, split='test', input='', windows=False):
     """
     The predictions of several evaluated runs -> two dicts with the same keys, {(row, text): label}
     and {(row, text): list of what each run predicted}.
@@ -291,8 +401,8 @@ def predictions_by_text(runs, split='test', input=''):
     labels = {}
     predictions = {}
     for run in runs:
-        path = output_paths(run, split, input)['predictions']
-        _, rows = read_table(path, evaluate_command(run, split, input))
+        path = output_paths(run, split, input, windows)['predictions']
+        _, rows = read_table(path, evaluate_command(run, split, input, windows))
         for row in rows:
             key = (row['row'], row['text'])
             labels.setdefault(key, row['label'])
@@ -300,16 +410,16 @@ def predictions_by_text(runs, split='test', input=''):
     return labels, predictions
 
 
-def compare_runs(run_a, run_b, split='test', input=''):
+def compare_runs(run_a, run_b, split='test', input='', windows=False):
     """
-    Is run a better than run b, or was it luck? Both must have been evaluated.
+    Is run a better than run b, or was it luck? Both must have been evaluated, in the same way.
 
     Each may be a folder of seeds or, on the test split only, of folds. Returns what
     `metrics.compare` does, with run b's name. Raises ValueError unless both were evaluated on the
     same texts with the same labels.
     """
-    labels_a, predictions_a = predictions_by_text(find_runs(run_a), split, input)
-    labels_b, predictions_b = predictions_by_text(find_runs(run_b), split, input)
+    labels_a, predictions_a = predictions_by_text(find_runs(run_a), split, input, windows)
+    labels_b, predictions_b = predictions_by_text(find_runs(run_b), split, input, windows)
 
     # the texts and true labels must be the same, and each text must have been read by as many runs
     n_runs_a = {len(names) for names in predictions_a.values()}
@@ -434,8 +544,8 @@ def wandb_plots(wandb, evaluation):
         y_true=targets, preds=predictions, class_names=evaluation['labels']
     )
 
-    run, split, input = evaluation['run'], evaluation['split'], evaluation['input']
-    command = evaluate_command(run, split, input)
+    where = [evaluation[name] for name in ('run', 'split', 'input', 'windows')]
+    command = evaluate_command(*where)
     columns, rows = read_table(evaluation['files']['errors'], command)
     # wandb refuses very large tables
     cells = [list(row.values()) for row in rows[:1000]]

@@ -150,6 +150,33 @@ def truncate(ids, block_size, keep, n_prefix, n_suffix):
     return np.concatenate([ids[:n_left], ids[len(ids) - n_right :]])
 
 
+def windows(ids, block_size, n_prefix, n_suffix):
+    """
+    All of a text's ids as windows of block_size: each has all special tokens and a part of the
+    text. The parts are equally long, and overlap where the text is no multiple of them.
+
+    n_prefix and n_suffix are as in truncate. A text of at most block_size is one window.
+    Example: [1, 2, 3, 4, 5] without special tokens, block_size 2 -> [1, 2], [2, 3], [4, 5]
+    """
+    assert block_size > n_prefix + n_suffix, (block_size, n_prefix, n_suffix)
+    ids = np.asarray(ids)
+    if len(ids) <= block_size:
+        return [ids]
+    prefix = ids[:n_prefix]
+    text = ids[n_prefix : len(ids) - n_suffix]
+    suffix = ids[len(ids) - n_suffix :]
+
+    part_size = block_size - n_prefix - n_suffix
+    n_windows = -(-len(text) // part_size)  # rounded up, so at least 2
+    last_start = len(text) - part_size
+    windows_of_text = []
+    for i in range(n_windows):
+        start = i * last_start // (n_windows - 1)
+        part = text[start : start + part_size]
+        windows_of_text.append(np.concatenate([prefix, part, suffix]))
+    return windows_of_text
+
+
 # -----------------------------------------------------------------------------
 # batches
 

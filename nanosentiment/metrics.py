@@ -23,6 +23,13 @@ def softmax(logits):
     return e / e.sum(axis=1, keepdims=True)
 
 
+def negative_log_likelihood(probabilities, targets):
+    """Probabilities (n, K) and true labels (n,) -> -ln of the true label's probability, (n,)."""
+    true_probability = probabilities[np.arange(len(targets)), targets]
+    # a probability may be rounded to 0, whose logarithm is infinite
+    return -np.log(np.maximum(true_probability, 1e-300))
+
+
 # -----------------------------------------------------------------------------
 # scores of a confusion table
 
@@ -106,16 +113,21 @@ def per_class(table, labels):
 
 def score(logits, targets, labels):
     """
-    Logits (n, K), true labels (n,) and K label names -> a dict of plain numbers, ready for JSON.
+    Logits (n, K), true labels (n,) and label names -> a dict of plain numbers, ready for JSON.
 
-    It holds every metric of METRICS. 'macro_f1_ci' is a bootstrap, so each call draws up to 2,000
-    tables (see `redraw`). 'nll' is the mean negative log likelihood in nats, without class weights;
-    'balanced_nll' first averages it within each label, then over the labels.
+    The first K labels are those of the logits. Labels after them are unknown to the model, because
+    only the test data has them: their texts always count as wrong answers, and have no part in
+    'nll' and 'balanced_nll'. At least one text has a known label.
+
+    The dict holds every metric of METRICS. 'macro_f1_ci' is a bootstrap, so each call draws up to
+    2,000 tables (see `redraw`). 'nll' is the mean negative log likelihood in nats, without class
+    weights; 'balanced_nll' first averages it within each label, then over the labels.
     """
-    n, n_class = logits.shape
-    assert n > 0, 'no text to score'
+    n, n_known = logits.shape
     targets = np.asarray(targets, dtype=np.int64)
-    table = confusion(targets, logits.argmax(axis=1), n_class)
+    is_known = targets < n_known
+    assert is_known.any(), 'no text to score has a known label'
+    table = confusion(targets, logits.argmax(axis=1), len(labels))
 
     scores = {'n': n}
     for name, metric in METRICS.items():
@@ -125,10 +137,9 @@ def score(logits, targets, labels):
         elif name == 'macro_f1':
             scores['macro_f1_ci'] = macro_f1_ci(table)
 
-    # a probability may be rounded to 0, whose logarithm is infinite
-    true_probability = softmax(logits)[np.arange(n), targets]
-    nll = -np.log(np.maximum(true_probability, 1e-300))
-    nll_of_labels = [nll[targets == label].mean() for label in np.unique(targets)]
+    known_targets = targets[is_known]
+    nll = negative_log_likelihood(softmax(logits[is_known]), known_targets)
+    nll_of_labels = [nll[known_targets == label].mean() for label in np.unique(known_targets)]
     scores['nll'] = float(nll.mean())
     scores['balanced_nll'] = float(np.mean(nll_of_labels))
 

@@ -10,14 +10,16 @@ first. Their columns are
     prediction    the most probable label
     confidence    its calibrated probability: softmax of logits / temperature
     margin        by how much that exceeds the probability of the second label
-    loss          -ln of the true label's calibrated probability. The nll in evaluation.json is that
-                  of the raw logits, so it is not the mean of this column
+    loss          -ln of the true label's calibrated probability; inf for a label that the run does
+                  not know. The nll in evaluation.json is that of the raw logits, so it is not the
+                  mean of this column
     tokens        length of the text before it is cut to block_size
     truncated     True if it was cut
     tags          those of error_tags.py, with spaces between them
-    logit_<label> the raw logit of each label
+    logit_<label> the raw logit of each label that the run knows
 
-A cell that a spreadsheet would run as a formula has a quote before it, see `quote_formula`.
+A text that a spreadsheet would run as a formula has a quote before it, see `quote_formula`. Labels
+and numbers stand there as they are: the label -1 is -1.
 Nothing here needs torch, because report.py reads the tables without it.
 """
 
@@ -26,19 +28,26 @@ import os
 
 import numpy as np
 
+from nanosentiment.labels import label_order
+from nanosentiment.metrics import negative_log_likelihood
+
 # characters of one cell; the csv module's own limit is 131,072, and a text may be longer
 MAX_CELL = 1 << 27
+
+# columns that hold texts of other people: llm.py writes answers with write_table
+TEXT_COLUMNS = ('text', 'answer')
 
 # -----------------------------------------------------------------------------
 # where the tables are, and the command that writes them
 
 
-def output_paths(out_dir, split='test', input=''):
+def output_paths(out_dir, split='test', input='', windows=False):
     """
     Where the files of an evaluation lie: {'predictions', 'errors', 'evaluation': path}.
 
     Only best.pt on the test split has the plain names, which the report and --seeds read.
-    Examples: predictions-val.csv, predictions-input.csv, and predictions-last-val.csv of last.pt
+    Examples: predictions-val.csv, predictions-input-windows.csv, and predictions-last-val.csv of
+    last.pt
     """
     folder = os.fspath(out_dir)
     suffix = ''
@@ -50,6 +59,8 @@ def output_paths(out_dir, split='test', input=''):
         suffix += '-input'
     elif split != 'test':
         suffix += f'-{split}'
+    if windows:
+        suffix += '-windows'
     return {
         'predictions': os.path.join(folder, f'predictions{suffix}.csv'),
         'errors': os.path.join(folder, f'errors{suffix}.csv'),
@@ -57,13 +68,15 @@ def output_paths(out_dir, split='test', input=''):
     }
 
 
-def evaluate_command(out_dir, split='test', input=''):
+def evaluate_command(out_dir, split='test', input='', windows=False):
     """The command that writes the files of `output_paths` for the same arguments."""
     command = f'python evaluate.py --out_dir={out_dir}'
     if input:
-        return f'{command} --input={input}'
-    if split != 'test':
-        return f'{command} --split={split}'
+        command += f' --input={input}'
+    elif split != 'test':
+        command += f' --split={split}'
+    if windows:
+        command += ' --windows=True'
     return command
 
 
@@ -92,9 +105,9 @@ def unquote_formula(cell):
     return cell
 
 
-def format_cell(value):
+def format_cell(column, value):
     """A value as it is written: a text safe for spreadsheets, a float with five digits."""
-    if isinstance(value, str):
+    if column in TEXT_COLUMNS:
         return quote_formula(value)
     if isinstance(value, (float, np.floating)):
         return f'{value:.5f}'
@@ -112,14 +125,13 @@ def prediction_columns(classifier, examples, logits, probabilities, predictions,
     logits and probabilities are (n, K), predictions and confidence (n,); tags holds a list for each
     text.
     """
-    label_names = np.array(classifier.labels)
+    label_names = np.array(examples.labels)
     targets = examples.targets
-    n = len(targets)
 
     second_probability = np.sort(probabilities, axis=1)[:, -2]
-    # a probability of 0 has no logarithm
-    true_probability = probabilities[np.arange(n), targets]
-    loss = -np.log(np.maximum(true_probability, 1e-300))
+    is_known = targets < len(classifier.labels)
+    loss = np.full(len(targets), np.inf)
+    loss[is_known] = negative_log_likelihood(probabilities[is_known], targets[is_known])
 
     columns = {
         'row': examples.record_numbers,
@@ -130,7 +142,7 @@ def prediction_columns(classifier, examples, logits, probabilities, predictions,
         'margin': confidence - second_probability,
         'loss': loss,
         'tokens': examples.lengths,
-        'truncated': examples.lengths > classifier.block_size,
+        'truncated': [classifier.is_truncated(length) for length in examples.lengths],
         'tags': [' '.join(tags_of_text) for tags_of_text in tags],
     }
     for i, label in enumerate(classifier.labels):
@@ -144,7 +156,8 @@ def write_table(path, columns, order):
         writer = csv.writer(f)
         writer.writerow(columns)
         for i in order:
-            writer.writerow([format_cell(values[i]) for values in columns.values()])
+            cells = [format_cell(column, values[i]) for column, values in columns.items()]
+            writer.writerow(cells)
 
 
 # -----------------------------------------------------------------------------
@@ -153,7 +166,8 @@ def write_table(path, columns, order):
 
 def read_table(path, command):
     """
-    A table of `evaluate` -> the names of its columns, its rows as dicts of str without quotes.
+    A table of `evaluate` -> the names of its columns, its rows as dicts of str. The texts are
+    without the quotes of `quote_formula`.
 
     Raises ValueError if it is missing or damaged; the command is the one that writes it.
     """
@@ -162,40 +176,42 @@ def read_table(path, command):
     try:
         with open(path, newline='', encoding='utf-8-sig', errors='replace') as f:
             reader = csv.DictReader(f)
-            quoted_rows = list(reader)
+            rows = list(reader)
             columns = list(reader.fieldnames or [])
     except (OSError, csv.Error) as error:
         raise ValueError(f'{path} cannot be read ({error}); {remedy}') from None
     for column in ('row', 'text', 'label', 'prediction'):
         if column not in columns:
             raise ValueError(f'{path} has no column {column}; {remedy}')
-    rows = []
-    for number, quoted_row in enumerate(quoted_rows, 1):
+    for number, row in enumerate(rows, 1):
         # csv.DictReader puts surplus cells under the key None, and None into missing cells
-        if None in quoted_row or None in quoted_row.values():
+        if None in row or None in row.values():
             raise ValueError(f'{path}: row {number} does not fit the header; {remedy}')
-        rows.append({column: unquote_formula(cell) for column, cell in quoted_row.items()})
+        row['text'] = unquote_formula(row['text'])
     return columns, rows
 
 
-def read_predictions(out_dir, table='predictions', split='test', input=''):
+def read_predictions(out_dir, table='predictions', split='test', input='', windows=False):
     """
-    A table of `evaluate` -> its rows as dicts, the names of the K labels, logits (n, K).
+    A table of `evaluate` -> its rows as dicts, all label names, the logits (n, K) of the first K.
 
     table is 'predictions' or 'errors'; for the other arguments see `output_paths`. The cells are
-    str, without the quotes of `quote_formula`. Each row also has the numbers of its label and its
-    prediction, 'truth' and 'guess'. Raises ValueError if the table is missing or damaged.
+    str, the texts without the quotes of `quote_formula`. Each row also has the numbers of its label
+    and its prediction, 'truth' and 'guess'. Labels after the first K are those that the run does
+    not know. Raises ValueError if the table is missing or damaged.
     """
-    path = output_paths(out_dir, split, input)[table]
-    command = evaluate_command(out_dir, split, input)
+    path = output_paths(out_dir, split, input, windows)[table]
+    command = evaluate_command(out_dir, split, input, windows)
     columns, rows = read_table(path, command)
     logit_columns = [column for column in columns if column.startswith('logit_')]
-    labels = [column.removeprefix('logit_') for column in logit_columns]
-    logits = np.zeros((len(rows), len(labels)))
+    known = [column.removeprefix('logit_') for column in logit_columns]
+    unknown = {row['label'] for row in rows}.difference(known)
+    labels = known + sorted(unknown, key=label_order)
+    logits = np.zeros((len(rows), len(known)))
     try:
         for i, row in enumerate(rows):
             row['truth'] = labels.index(row['label'])
-            row['guess'] = labels.index(row['prediction'])
+            row['guess'] = known.index(row['prediction'])
             logits[i] = [float(row[column]) for column in logit_columns]
     except ValueError as error:
         raise ValueError(f'{path} cannot be read ({error}); run {command}') from None

@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 TRAIN, VAL, TEST = 0, 1, 2
+LEFT_OUT = 3  # of rows that turn out to be unusable once all rows have been read
 
 
 def assign_splits(text_hashes, labels, val_fraction, test_fraction, seed, folds=0, fold=0):

@@ -69,7 +69,7 @@ class FakeSplit(list):
         texts, labels = make_texts(n, seed)
         super().__init__(texts)
         self.labels = labels
-        self.meta = {'labels': ['a', 'b', 'c']}
+        self.meta = {'labels': ['a', 'b', 'c'], 'unknown_labels': []}
 
 
 def test_both_baselines_are_scored_on_every_other_split_and_kept(tmp_path):
@@ -88,15 +88,40 @@ def test_both_baselines_are_scored_on_every_other_split_and_kept(tmp_path):
     assert fit_baselines(tmp_path, {}, tokenizer) == baselines
 
 
+def test_a_label_that_only_the_test_has_is_wrong_for_the_baselines_too(tmp_path):
+    """Else a model would be compared with baselines that were asked easier questions."""
+    splits = {'train': FakeSplit(300, 0), 'val': FakeSplit(60, 1), 'test': FakeSplit(90, 2)}
+    splits['test'].labels[:30] = 3
+    splits['test'].meta['unknown_labels'] = ['d']
+
+    baselines = fit_baselines(tmp_path, splits, SimpleNamespace(decode=str))
+
+    for name in ('majority', 'bag_of_words'):
+        scores = baselines[name]
+        test = scores['test']
+        assert test['n'] == 90
+        assert test['accuracy'] <= 60 / 90
+        assert test['recall']['d'] == 0
+        assert sum(test['confusion'][3]) == 30
+        assert list(scores['val']['recall']) == ['a', 'b', 'c']
+
+
+def test_a_folder_that_cannot_be_written_has_baselines_too(tmp_path):
+    """They are computed again each time; the folder is missing here, as root may write to any."""
+    splits = {'train': FakeSplit(50, 0), 'test': FakeSplit(9, 2)}
+    baselines = fit_baselines(tmp_path / 'nowhere', splits, SimpleNamespace(decode=str))
+    assert baselines['majority']['test']['n'] == 9
+
+
 RAW_DATA = os.environ.get('NANOSENTIMENT_RAW')
 
 
 def read_examples(path, columns):
-    from nanosentiment.tables import read_rows
+    from nanosentiment.tables import Table
 
     text_column, label_column = columns
     texts, labels = [], []
-    for _, row, reason in read_rows(path):
+    for _, row, reason in Table(path):
         if not reason:
             texts.append(row[text_column])
             labels.append(row[label_column])

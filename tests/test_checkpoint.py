@@ -12,6 +12,7 @@ from nanosentiment import checkpoint
 from nanosentiment.checkpoint import Classifier, open_checkpoint, save_checkpoint
 from nanosentiment.cleaning import clean
 from nanosentiment.device import choose_device
+from nanosentiment.memmaps import windows
 
 # -----------------------------------------------------------------------------
 # contents
@@ -149,7 +150,7 @@ def test_loading_a_checkpoint_runs_no_code(tmp_path):
 # -----------------------------------------------------------------------------
 # Classifier
 
-TEXTS = ['The parcel was LOVELY, thanks!', 'late and (broken)', '<b>a purple moon</b>']
+TEXTS = ['The parcel was lovely, thanks!', 'late and (broken)', '<b>a purple moon</b>']
 
 
 @pytest.fixture(scope='module')
@@ -177,8 +178,17 @@ def test_a_classifier_does_what_the_model_does(trained, classifier):
     assert [answer['label'] for answer in answers] == ['good', 'bad', 'odd']
 
 
-def test_no_texts_have_no_answers(classifier):
-    assert classifier.classify([]) == []
+def test_a_classifier_is_called_with_a_list_of_texts(classifier):
+    """As in a notebook. The letters of a text would be classified one by one."""
+    assert classifier(TEXTS) == classifier.classify(TEXTS)
+    assert classifier(TEXTS, threshold=1.0) == classifier.classify(TEXTS, threshold=1.0)
+    with pytest.raises(AssertionError, match='give a list of texts'):
+        classifier('late and broken')
+
+
+@pytest.mark.parametrize('reads_windows', [False, True])
+def test_no_texts_have_no_answers(trained, reads_windows):
+    assert Classifier(trained.out_dir, device='cpu', windows=reads_windows)([]) == []
 
 
 def test_below_the_threshold_a_label_is_uncertain(classifier):
@@ -201,6 +211,61 @@ def test_a_long_text_is_cut_as_in_training(classifier):
     (answer,) = classifier.classify([text])
     assert answer['truncated'] is True
     assert answer['label'] == 'good'
+
+
+FILLER = 'the parcel came on a day and it was in this box for you and me '
+LONG_TEXT = 'lovely great thanks ' * 20 + FILLER * 3
+
+
+@torch.no_grad()
+def test_with_windows_the_logits_are_the_mean_over_all_of_a_text(trained):
+    model, tokenizer, best = open_checkpoint(f'{trained.out_dir}/best.pt')
+    ids = tokenizer.encode(clean(LONG_TEXT, best['recipe']))
+    logits = []
+    for part in windows(ids, 32, tokenizer.n_prefix, tokenizer.n_suffix):
+        logits_of_part, _ = model(torch.tensor(part)[None], torch.tensor([32]))
+        logits.append(logits_of_part[0].double())
+    probabilities = torch.softmax(torch.stack(logits).mean(dim=0) / best['temperature'], dim=0)
+
+    classifier = Classifier(trained.out_dir, device='cpu', windows=True)
+    # between other texts, so that a window could be counted for the wrong one
+    _, answer, _ = classifier(['late', LONG_TEXT, FILLER * 6])
+
+    assert len(logits) > 3
+    rounded = list(answer['probabilities'].values())
+    assert rounded == pytest.approx(probabilities.tolist(), abs=1e-4)
+    assert answer['truncated'] is False
+
+
+def test_windows_hear_what_a_cut_leaves_out(trained, classifier):
+    """The words that tell the label stand where training would have cut."""
+    with_windows = Classifier(trained.out_dir, device='cpu', windows=True)
+    (cut,) = classifier([LONG_TEXT])
+    (whole,) = with_windows([LONG_TEXT])
+    assert cut['truncated'] is True
+    assert whole['label'] == 'good'
+    assert whole['probabilities']['good'] > cut['probabilities']['good'] + 0.1
+
+
+def test_windows_change_nothing_for_short_texts(trained, classifier):
+    with_windows = Classifier(trained.out_dir, device='cpu', windows=True)
+    assert with_windows(TEXTS) == classifier(TEXTS)
+
+
+def test_a_checkpoint_of_an_older_version_still_classifies(trained, tmp_path, classifier):
+    """Recipes of format 2 had the labels' names under another key, and nothing about the table."""
+    best = read_checkpoint(f'{trained.out_dir}/best.pt')
+    recipe = best['recipe']
+    new_keys = ('label_names', 'table', 'kinds', 'split_column')
+    best['recipe'] = {key: value for key, value in recipe.items() if key not in new_keys}
+    best['recipe'] |= {'format': 2, 'names': {}}
+    torch.save(best, tmp_path / 'best.pt')
+    assert Classifier(str(tmp_path), device='cpu')(TEXTS) == classifier(TEXTS)
+
+
+def test_the_package_gives_its_classifier_to_a_star_import():
+    """People type this in notebooks."""
+    run(['-c', 'from nanosentiment import *; Classifier'], cwd=ROOT)
 
 
 def test_the_package_loads_no_torch_before_it_is_needed():

@@ -2,13 +2,16 @@
 """An evaluation: every text with its own prediction, the same scores by any way, safe tables."""
 
 import csv
+import gzip
 import json
 import shutil
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run, write_rows
+import torch
+from conftest import ROOT, read_checkpoint, run, write_rows
 
 import prepare
 from nanosentiment import Classifier, metrics
@@ -24,6 +27,7 @@ from nanosentiment.evaluation import (
     split_examples,
     wandb_plots,
 )
+from nanosentiment.memmaps import read_meta
 from nanosentiment.metrics import ece, fit_temperature, softmax
 from nanosentiment.predictions import (
     output_paths,
@@ -240,7 +244,10 @@ def test_rows_without_text_or_label_are_left_out(evaluated, tmp_path, capsys):
     assert examples.texts == ['lovely', 'awful']
     labels = evaluated.classifier.labels
     assert examples.targets.tolist() == [labels.index('good'), labels.index('bad')]
-    assert f'{path}: 3 of 5 rows cannot be used' in capsys.readouterr().err
+    err = capsys.readouterr().err
+    line = f'{path}: 3 of 5 rows (60.0%) cannot be used and are left out'
+    assert err.startswith(f'{line}: no label (2 rows, the first in line 4); is --label_column=is ')
+    assert err.count('\n') == 1
 
 
 def test_json_lines_may_lack_a_column(evaluated, tmp_path):
@@ -250,14 +257,193 @@ def test_json_lines_may_lack_a_column(evaluated, tmp_path):
     assert examples.record_numbers.tolist() == [0]
 
 
+ROWS = [{'body': 'lovely, thanks', 'mood': 'good'}, {'body': 'late', 'mood': 'bad'}]
+TABLES = {
+    'rows.json': json.dumps(ROWS).encode(),
+    'rows.ndjson': b'\n'.join(json.dumps(row).encode() for row in ROWS),
+    'rows.csv': b'body;mood\nlovely, thanks;good\nlate;bad\n',
+    'mac.csv': b'body,mood\r"lovely, thanks",good\rlate,bad\r',
+    'excel.tsv': 'body\tmood\nlovely, thanks\tgood\nlate\tbad\n'.encode('utf-16'),
+    'rows.csv.gz': gzip.compress(b'body,mood\n"lovely, thanks",good\nlate,bad\n'),
+}
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_a_labelled_file_may_be_any_table(evaluated, tmp_path, name):
+    """The training data was a CSV in UTF-8; what is judged later need not be one."""
+    path = tmp_path / name
+    path.write_bytes(TABLES[name])
+    examples = file_examples(evaluated.classifier, str(path))
+    assert examples.texts == ['lovely, thanks', 'late']
+    assert [examples.labels[target] for target in examples.targets] == ['good', 'bad']
+
+
+def test_a_plain_text_file_has_no_labels(evaluated, tmp_path):
+    path = tmp_path / 'rows.txt'
+    path.write_text('lovely\nlate\n')
+    with pytest.raises(ValueError, match='rows.txt is plain text, which has no labels; name a '):
+        file_examples(evaluated.classifier, str(path))
+
+
+def test_what_a_table_was_taken_for_is_said(evaluated, tmp_path, capsys):
+    """An encoding that is guessed wrongly changes texts without an error."""
+    path = tmp_path / 'rows.csv'
+    path.write_bytes('body,mood\ncafé,good\n'.encode('cp1252'))
+    file_examples(evaluated.classifier, str(path))
+    assert capsys.readouterr().err.startswith(f'{path}: read as cp1252')
+
+
+def test_how_a_table_is_written_may_be_told(evaluated, tmp_path):
+    """Nothing guesses this delimiter and encoding, and columns without names have numbers."""
+    path = tmp_path / 'rows.csv'
+    path.write_bytes('good#привет\nbad#late\n'.encode('cp1251'))
+    examples = file_examples(evaluated.classifier, str(path), '1', '0', '#', 'cp1251', 'False')
+    assert examples.texts == ['привет', 'late']
+
+
+def test_several_text_columns_are_joined(evaluated, tmp_path):
+    path = tmp_path / 'rows.csv'
+    path.write_text('title,body,mood\nThanks!,lovely,good\n,late,bad\n')
+    examples = file_examples(evaluated.classifier, str(path), 'title,body')
+    assert examples.texts == ['Thanks!\nlovely', 'late']
+
+
+# -----------------------------------------------------------------------------
+# labels that the run does not know
+
+
+@pytest.fixture
+def with_unknown(evaluated, tmp_path):
+    """The shared run in a folder of its own, evaluated on a file in which 3 of 5 labels are new."""
+    path = tmp_path / 'rows.csv'
+    path.write_text('body,mood\nlovely,good\nlate,meh\nawful,bad\nlovely,meh\nbroken,"a,b"\n')
+    examples = file_examples(evaluated.classifier, str(path))
+    out_dir = shutil.copytree(evaluated.out_dir, tmp_path / 'run')
+    # as if it were the test split, whose evaluation report.py reads
+    examples.split_sizes = evaluated.test_examples.split_sizes
+    evaluation = evaluate(evaluated.classifier, examples, str(out_dir))
+    return SimpleNamespace(path=path, out_dir=out_dir, examples=examples, evaluation=evaluation)
+
+
+def test_unknown_labels_of_a_file_count_as_wrong(with_unknown, capsys):
+    """Leaving these rows out would make the score better than the model."""
+    evaluation = with_unknown.evaluation
+    assert evaluation['n'] == 5
+    assert evaluation['accuracy'] <= 2 / 5
+    assert evaluation['labels'] == ['bad', 'good', 'odd', 'a,b', 'meh']
+    assert evaluation['unknown_labels'] == ['a,b', 'meh']
+    assert evaluation['per_class']['meh'] == {'precision': 0, 'recall': 0, 'f1': 0, 'support': 2}
+    assert np.shape(evaluation['confusion']) == (5, 5)
+    assert sum(evaluation['confusion'][4]) == 2
+    saved = json.loads((with_unknown.out_dir / 'evaluation.json').read_text())
+    assert saved == evaluation
+    print_evaluation(evaluation)
+    printed = capsys.readouterr().out
+    assert any(line.split()[:5] == ['meh', *['0.000'] * 3, '2'] for line in printed.split('\n'))
+
+
+def test_unknown_labels_are_said_loudly(evaluated, with_unknown, capsys):
+    file_examples(evaluated.classifier, str(with_unknown.path))
+    what = f'{with_unknown.path}: 3 of 5 texts have a label unknown to the run (a,b, meh)'
+    assert capsys.readouterr().err == f'{what}; they count as wrong answers\n'
+
+
+def test_unknown_labels_are_in_the_tables(evaluated, with_unknown):
+    rows, labels, logits = read_predictions(with_unknown.out_dir)
+    assert [row['label'] for row in rows] == ['good', 'meh', 'bad', 'meh', 'a,b']
+    assert labels == ['bad', 'good', 'odd', 'a,b', 'meh']
+    assert [row['truth'] for row in rows] == with_unknown.examples.targets.tolist()
+    assert logits.shape == (5, 3)
+    assert [float(row['loss']) for row in rows[3:]] == [np.inf, np.inf]
+    errors, _, _ = read_predictions(with_unknown.out_dir, 'errors')
+    assert {'meh', 'a,b'} <= {row['label'] for row in errors}
+
+
+def test_pictures_and_card_show_unknown_labels(with_unknown):
+    pytest.importorskip('matplotlib')
+    run('report.py', f'--out_dir={with_unknown.out_dir}')
+    card = (with_unknown.out_dir / 'card.md').read_text()
+    assert '| meh | 0.000 | 0.000 to 1.000 | 0.000 | 0.000 to 0.658 | 0.000 | 2 |' in card
+
+
+def test_unknown_labels_can_be_compared(with_unknown):
+    out_dir = str(with_unknown.out_dir)
+    assert compare_runs(out_dir, out_dir)['accuracy'] == {'difference': 0, 'ci': [0, 0]}
+
+
+def test_a_column_of_other_things_is_no_label_column(evaluated, tmp_path):
+    """One row has a label by accident; a table of 1,001 x 1,001 helps nobody."""
+    path = tmp_path / 'rows.csv'
+    lines = [f'text {i},{i}\n' for i in range(1001)]
+    path.write_text('body,mood\nlovely,good\n' + ''.join(lines))
+    with pytest.raises(ValueError, match='0, 1, 2, 3, 4 and 996 more is unknown'):
+        file_examples(evaluated.classifier, str(path))
+
+
+def prepared_with(evaluated, folder, test_rows):
+    """The run's training data prepared with another test file -> settings, folder, classifier."""
+    test_file = folder / 'test.csv'
+    test_file.write_text('body,mood\n' + ''.join(f'{text},{label}\n' for text, label in test_rows))
+    classifier = Classifier(str(evaluated.out_dir), 'cpu', 'float32')
+    settings = classifier.checkpoint['settings']
+    settings |= {'test_file': str(test_file), 'data_dir': str(folder)}
+    prepared = prepare.prepare(settings)
+    # as if it had been trained on this data
+    classifier.checkpoint['recipe'] = read_meta(prepared)['recipe']
+    return settings, prepared, classifier
+
+
+def test_unknown_labels_of_the_test_file_count_as_wrong(evaluated, tmp_path, capsys):
+    """So they do in train.py's test result."""
+    rows = [('lovely', 'good'), ('late', 'meh'), ('awful', 'bad'), ('great', 'meh')]
+    _, folder, classifier = prepared_with(evaluated, tmp_path, rows)
+    capsys.readouterr()
+
+    examples = split_examples(classifier, folder, 'test')
+    evaluation = evaluate(classifier, examples, str(tmp_path))
+
+    what = 'test split: 2 of 4 texts have a label unknown to the run (meh)'
+    assert capsys.readouterr().err == f'{what}; they count as wrong answers\n'
+    assert [examples.labels[target] for target in examples.targets] == [label for _, label in rows]
+    assert examples.texts == [text for text, _ in rows]
+    assert evaluation['n'] == 4
+    assert evaluation['accuracy'] <= 2 / 4
+    assert evaluation['per_class']['meh']['support'] == 2
+    baseline = evaluation['baseline']['majority']
+    assert baseline['n'] == 4
+    assert baseline['accuracy'] <= 2 / 4
+    assert split_examples(classifier, folder, 'val').labels == ['bad', 'good', 'odd']
+
+
+def test_the_raw_file_of_a_split_is_read_as_in_training(evaluated, tmp_path):
+    """Nothing in the file tells its delimiter, or that it has no header."""
+    path = tmp_path / 'rows.csv'
+    lines = [f'good#lovely thing {i}\nbad#awful thing {i}\n' for i in range(20)]
+    path.write_text(''.join(lines))
+    classifier = Classifier(str(evaluated.out_dir), 'cpu', 'float32')
+    settings = classifier.checkpoint['settings']
+    settings |= {'dataset': str(path), 'test_file': '', 'data_dir': str(tmp_path)}
+    settings |= {'text_column': '1', 'label_column': '0', 'delimiter': '#', 'header': 'False'}
+    folder = prepare.prepare(settings)
+    classifier.checkpoint['recipe'] = read_meta(folder)['recipe']
+    classifier.labels = ['bad', 'good']
+    examples = split_examples(classifier, folder, 'val')
+    assert len(examples.texts) > 1
+    for number, text in zip(examples.record_numbers, examples.texts):
+        assert lines[number // 2].split('\n')[number % 2].endswith('#' + text)
+
+
 @pytest.mark.parametrize(
     'content, words',
     [
         ('text,mood\nlovely,good\n', "no column 'body'; set --text_column to one of text, mood"),
         ('body,is\nlovely,good\n', "no column 'mood'; set --label_column to one of body, is"),
         ('body,mood\nlovely,purple\n', 'label purple is unknown; the labels of this run are bad'),
-        ('body,mood\n,good\nlovely,\n', 'no row with a text and a label'),
-        ('body,mood\n', 'no row with a text and a label'),
+        (
+            'body,mood\n,good\nlovely,\n,bad\n',
+            r'no row with a text and a label: no text \(2 rows, the first in line 2\)',
+        ),
+        ('body,mood\n', 'has no rows; is it the right file'),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(evaluated, tmp_path, content, words):
@@ -280,7 +466,94 @@ def test_other_data_than_the_training_data_is_refused(evaluated, tmp_path):
 
 
 # -----------------------------------------------------------------------------
+# windows
+
+
+@pytest.fixture
+def reads_windows(evaluated):
+    return Classifier(str(evaluated.out_dir), 'cpu', 'float32', windows=True)
+
+
+def test_with_windows_a_split_is_judged_by_whole_texts(evaluated, reads_windows, copy):
+    """Its tables are beside the others, so that no mean over seeds mixes the two."""
+    before = (copy / 'evaluation.json').read_bytes()
+    reads_windows.block_size = 8  # so that most texts are longer
+    examples = split_examples(reads_windows, evaluated.folder, 'test')
+
+    evaluation = evaluate(reads_windows, examples, str(copy))
+
+    assert evaluation['windows'] is True
+    assert evaluated.test['windows'] is False
+    assert evaluation['files']['predictions'] == str(copy / 'predictions-windows.csv')
+    assert (copy / 'evaluation.json').read_bytes() == before
+    rows, _, logits = read_predictions(copy, windows=True)
+    assert {row['truncated'] for row in rows} == {'False'}
+    assert max(int(row['tokens']) for row in rows) > 8
+    answers = reads_windows([row['text'] for row in rows])
+    for row, answer in zip(rows, answers):
+        assert float(row['confidence']) == pytest.approx(answer['probability'], abs=1e-4)
+    assert not np.allclose(logits, read_predictions(copy)[2], atol=0.01)
+
+
+def test_with_windows_a_file_is_judged_by_whole_texts(reads_windows, tmp_path):
+    path = tmp_path / 'rows.csv'
+    path.write_text(f'body,mood\n{"lovely thanks " * 50},good\ngreat,good\n')
+    examples = file_examples(reads_windows, str(path))
+    assert examples.lengths[0] == len(examples.ids[0]) > 32
+    evaluate(reads_windows, examples, str(tmp_path), input=str(path))
+    row, _ = read_csv(tmp_path / 'predictions-input-windows.csv')
+    assert row['truncated'] == 'False'
+    assert 'long' not in row['tags'].split()
+
+
+# -----------------------------------------------------------------------------
 # the tables
+
+
+def test_a_folder_that_cannot_be_written_is_reported_before_the_work(
+    evaluated, tmp_path, monkeypatch
+):
+    """An administrator may write everywhere, so the refusal is made up."""
+
+    def refuse(dir):
+        raise PermissionError(13, 'Permission denied', dir)
+
+    monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+    monkeypatch.setattr(evaluated.classifier, 'logits', None)
+    with pytest.raises(ValueError) as error:
+        evaluate(evaluated.classifier, evaluated.test_examples, f'{tmp_path}/last.pt')
+    message = str(error.value)
+    assert message.startswith(f'{tmp_path} cannot be written (Permission denied); copy the run to')
+    assert '--out_dir' in message
+
+
+@pytest.fixture
+def rates_stars(evaluated, tmp_path):
+    """The shared run with numbers for labels, evaluated on a file."""
+    checkpoint = read_checkpoint(evaluated.out_dir / 'best.pt')
+    checkpoint['labels'] = ['-1', '0', '1']
+    torch.save(checkpoint, tmp_path / 'best.pt')
+    path = tmp_path / 'rows.csv'
+    path.write_text('body,mood\nawful,-1\n-lovely,0\nbanana,1.0\n')
+    classifier = Classifier(str(tmp_path), 'cpu', 'float32')
+    evaluate(classifier, file_examples(classifier, str(path)), str(tmp_path))
+    return tmp_path
+
+
+def test_labels_and_numbers_are_never_altered(rates_stars):
+    """The label -1 is no formula, while a text may be one."""
+    rows = read_csv(rates_stars / 'predictions.csv')
+    assert [row['label'] for row in rows] == ['-1', '0', '1']
+    assert '-1' in {row['prediction'] for row in rows}
+    assert [row['text'] for row in rows] == ['awful', "'-lovely", 'banana']
+
+
+def test_unaltered_labels_are_read_again(rates_stars):
+    rows, labels, _ = read_predictions(rates_stars)
+    assert labels == ['-1', '0', '1']
+    assert [row['truth'] for row in rows] == [0, 1, 2]
+    assert [row['text'] for row in rows] == ['awful', '-lovely', 'banana']
+    assert compare_runs(str(rates_stars), str(rates_stars))['n'] == 3
 
 
 def test_another_checkpoint_keeps_its_evaluation_to_itself(copy, evaluated):
@@ -341,7 +614,7 @@ def test_a_table_without_rows_can_be_read(copy):
 
 
 @pytest.mark.parametrize(
-    'damage', ['missing', 'empty', 'column', 'short', 'long', 'logit', 'label']
+    'damage', ['missing', 'empty', 'column', 'short', 'long', 'logit', 'prediction']
 )
 def test_a_damaged_table_is_reported_with_the_remedy(copy, damage):
     path = copy / 'predictions.csv'
@@ -359,8 +632,10 @@ def test_a_damaged_table_is_reported_with_the_remedy(copy, damage):
             lines[3] += ',1'
         elif damage == 'logit':
             lines[3] += 'x'
-        elif damage == 'label':
-            lines[3] = lines[3].replace(',good,', ',other,').replace(',bad,', ',other,')
+        elif damage == 'prediction':
+            cells = lines[3].split(',')
+            cells[3] = 'other'  # no logit belongs to this label
+            lines[3] = ','.join(cells)
         path.write_text('\n'.join(lines))
     with pytest.raises(ValueError) as error:
         read_predictions(copy)
@@ -374,6 +649,7 @@ def test_a_damaged_table_is_reported_with_the_remedy(copy, damage):
         ({'split': 'val'}, ' --split=val'),
         ({'input': 'mine.csv'}, ' --input=mine.csv'),
         ({'table': 'errors'}, ''),
+        ({'split': 'val', 'windows': True}, ' --split=val --windows=True'),
     ],
 )
 def test_the_remedy_is_the_command_that_writes_the_missing_file(tmp_path, arguments, flag):

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from nanosentiment.memmaps import Split, epoch_batches, pad_rows, truncate, write_split
+from nanosentiment.memmaps import Split, epoch_batches, pad_rows, truncate, windows, write_split
 
 # -----------------------------------------------------------------------------
 # files
@@ -244,3 +244,43 @@ def test_padding_never_exceeds_max_length():
 def test_a_text_longer_than_max_length_is_an_error():
     with pytest.raises(AssertionError):
         pad_rows([np.ones(52, dtype=np.uint16)], max_length=51)
+
+
+# -----------------------------------------------------------------------------
+# windows
+
+
+def test_the_windows_of_a_text_worked_by_hand():
+    """Five tokens in windows of two: one token is read twice, so that all windows are full."""
+    assert [part.tolist() for part in windows([1, 2, 3, 4, 5], 2, 0, 0)] == [[1, 2], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize('n_prefix, n_suffix', [(0, 0), (0, 1), (1, 1), (2, 3)])
+def test_windows_cover_the_text_and_are_complete(n_prefix, n_suffix):
+    """Each looks like a text of its own: full, in order, with all special tokens."""
+    prefix = [1001, 1002][:n_prefix]
+    suffix = [2001, 2002, 2003][:n_suffix]
+    for n_words in range(1, 40):
+        words = list(range(n_words))
+        ids = np.array(prefix + words + suffix, dtype=np.uint16)
+        for block_size in range(n_prefix + n_suffix + 1, 12):
+            parts = windows(ids, block_size, n_prefix, n_suffix)
+            words_read = []
+            for part in parts:
+                assert part.dtype == np.uint16
+                assert len(part) == min(block_size, len(ids))
+                part = part.tolist()
+                assert part[:n_prefix] == prefix
+                assert part[len(part) - n_suffix :] == suffix
+                words_of_part = part[n_prefix : len(part) - n_suffix]
+                first = words_of_part[0]
+                assert words_of_part == list(range(first, first + len(words_of_part)))
+                words_read += words_of_part
+            assert sorted(set(words_read)) == words
+            # no window more than is needed
+            assert len(parts) == max(1, math.ceil(n_words / (block_size - n_prefix - n_suffix)))
+
+
+def test_windows_without_room_for_text_are_an_error():
+    with pytest.raises(AssertionError):
+        windows([101, 1, 2, 102], 2, n_prefix=1, n_suffix=1)

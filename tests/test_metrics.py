@@ -115,6 +115,45 @@ def test_extreme_logits_stay_finite():
     assert scores['accuracy'] == 0.5
 
 
+def test_a_label_unknown_to_the_model_counts_as_wrong():
+    """
+    truth      a b b c c    c is unknown; a: 1 of 1 found, 1 of 2 correct    F1 2/3
+    predicted  a b b a b                  b: 2 of 2 found, 2 of 3 correct    F1 4/5
+                                          c: 0 of 2 found                    F1 0
+    Leaving the texts of c out would turn 3 right answers of 5 into 3 of 3.
+    """
+    logits = np.array([[2, 0], [0, 2], [0, 2], [2, 0], [0, 2]], dtype=np.float32)
+
+    scores = score(logits, [0, 1, 1, 2, 2], ['a', 'b', 'c'])
+
+    assert scores['n'] == 5
+    assert scores['accuracy'] == 3 / 5
+    assert scores['accuracy_ci'] == share_ci(3, 5)
+    assert scores['macro_f1'] == pytest.approx((2 / 3 + 4 / 5 + 0) / 3)
+    assert scores['confusion'] == [[1, 0, 0], [0, 2, 0], [1, 1, 0]]
+    assert scores['per_class']['c'] == {'precision': 0, 'recall': 0, 'f1': 0, 'support': 2}
+
+
+def test_the_nll_is_that_of_the_texts_whose_label_is_known():
+    """The model gives the others no probability, so that they would make it infinite."""
+    logits, targets = random_predictions(50, 3, 3)
+    known_scores = score(logits, targets, ['a', 'b', 'c'])
+    more_logits = np.concatenate([logits, logits[:7]])
+    more_targets = np.concatenate([targets, [3] * 4, [4] * 3])
+
+    scores = score(more_logits, more_targets, ['a', 'b', 'c', 'd', 'e'])
+
+    assert scores['nll'] == known_scores['nll']
+    assert scores['balanced_nll'] == known_scores['balanced_nll']
+    assert scores['accuracy'] < known_scores['accuracy']
+
+
+def test_a_score_needs_a_text_with_a_known_label():
+    """Without one there is no loss, and the label column was probably the wrong one."""
+    with pytest.raises(AssertionError, match='no text to score'):
+        score(np.zeros((2, 2)), [2, 2], ['a', 'b', 'c'])
+
+
 def cohens_kappa(table):
     """(..., K, K) -> (...) agreement beyond chance."""
     n = table.sum(axis=(-2, -1))
