@@ -45,7 +45,7 @@ from nanosentiment.fast import GraphStep, keep_memory, predict
 from nanosentiment.files import read_json
 from nanosentiment.memmaps import Split, epoch_batches, pad_rows
 from nanosentiment.pretrained import find
-from nanosentiment.tables import read_rows
+from nanosentiment.tables import Table
 from nanosentiment.tokenizer import Tokenizer, load_tokenizer
 from train import clip_and_update, forward_backward, get_batch
 
@@ -320,7 +320,7 @@ def tokenize_with_datasets(setup):
     text_column, _ = DATASETS[dataset]['columns']
     texts = []
     for path in find_raw(dataset, data_dir='').values():
-        for _, row, reason in read_rows(path):
+        for _, row, reason in Table(path):
             if not reason:
                 texts.append(row[text_column])
     table = datasets.Dataset.from_dict({'text': texts})

@@ -364,8 +364,12 @@ FREE_FOR_REPEATS = {
     'out_dir', 'log_interval', 'backend', 'device', 'compile', 'graphs', 'data_dir',
     'fallback_config', 'wandb_log', 'wandb_project', 'wandb_run_name',
 }  # fmt: skip
-# a resumed run may also end elsewhere, which the learning rate follows
-FREE_FOR_RESUME = FREE_FOR_REPEATS | {'max_epochs', 'max_iters', 'min_epochs', 'patience'}
+# A resumed run may also end elsewhere, which the learning rate follows, and its files may have been
+# moved: that they are the same is known by their checksums, in the recipe.
+FREE_FOR_RESUME = FREE_FOR_REPEATS | {
+    'max_epochs', 'max_iters', 'min_epochs', 'patience', 'dataset', 'test_file', 'val_file',
+    'tokenizer',
+}  # fmt: skip
 
 
 def check_settings(config, world_size):

@@ -12,7 +12,6 @@ init_from = 'minilm'
 
 block_size = 256  # longer texts are cut: 512 reads twice as much, and takes three times as long
 keep = 'first'  # of dialogues the beginning tells most
-strip_brackets = False  # :) and :( would lose their mouths
 
 pool = 'mean'  # as this model was trained
 dropout = 0.1

@@ -7,6 +7,7 @@
 out_dir = 'out/demo'
 dataset = 'demo'
 tokenizer = 'bpe4096-prefix'  # short texts: their first word is the same token as inside a text
+lowercase = True  # 5-fold accuracy 0.668; 0.654 with capitals as they are; a bag of words 0.659
 val_fraction = 0.1
 
 n_layer = 2

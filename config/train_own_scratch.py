@@ -1,14 +1,13 @@
 # A small transformer from scratch on a table of your own: 500 to 100,000 texts, 2 to 150 labels.
 # $ python train.py config/train_own_scratch.py --dataset=mine.csv \
 #     --text_column=body --label_column=mood
-# A minute or two on two CPU cores for some thousand sentences. Its last lines say if a bag of words
-# does better, which is usual below 10,000 texts; then try config/finetune_own.py.
+# A minute or two on two CPU cores for some thousand sentences. Below 10,000 texts expect about what
+# a bag of words has; the last lines say if that is better. Then try config/finetune_own.py.
 
 out_dir = 'out/own_scratch'
 dataset = 'demo'
 tokenizer = 'bpe8192-prefix'  # the first word of a text is the same token as inside it
 lowercase = True  # so that a few thousand texts need not learn each word twice
-strip_brackets = False  # :) and :( would lose their mouths
 block_size = 256
 keep = 'first'
 

@@ -190,14 +190,18 @@ def model_card(evaluation, errors, name, language=''):
     """
     # what it is
     dataset = dataset_slug(evaluation)
-    labels = [escape_markdown(label) for label in evaluation['labels']]
+    unknown_labels = evaluation.get('unknown_labels', [])
+    known_labels = [label for label in evaluation['labels'] if label not in unknown_labels]
+    labels = [escape_markdown(label) for label in known_labels]
     best_epoch = evaluation['best']['epoch']
+    how_chosen = 'the last one'
+    if 'n_val' in evaluation:
+        how_chosen = f'chosen on {evaluation["n_val"]:,} other texts'
     parts = [card_head(evaluation, name, language), f'# {name}']
     parts.append(f'{evaluation["n_params"]:,} parameters; labels: {", ".join(labels)}.')
     parts.append(
         f'Trained on {evaluation["n_train"]:,} texts of {dataset}. '
-        f'The weights are those of epoch {best_epoch:.4g}, '
-        f'chosen on {evaluation["n_val"]:,} other texts.'
+        f'The weights are those of epoch {best_epoch:.4g}, {how_chosen}.'
     )
 
     # how good it is

@@ -324,19 +324,6 @@ def without_surrogates(row):
     return json.loads(SURROGATE.sub('\ufffd', json.dumps(row, ensure_ascii=False)))
 
 
-def read_rows(path):
-    """The rows of Table(path), with all cells as texts. For callers that do not use Table yet."""
-    for line_number, row, reason in Table(path):
-        texts = {}
-        for name, value in row.items():
-            texts[name], _ = cell_text(value)
-        yield line_number, texts, reason
-
-
-# -----------------------------------------------------------------------------
-# formats that are no text
-
-
 def refuse_other_formats(path):
     """Raises ValueError for files that are no text, and says how to convert them."""
     with report_unreadable(path), open_bytes(path) as f:

@@ -116,7 +116,7 @@ def test_an_alternative_that_is_left_out_says_why(monkeypatch, capsys):
 def test_rows_that_cannot_be_read_are_not_tokenized(monkeypatch, tmp_path):
     """prepare.py rejects them, so datasets.map must not be given them either."""
     raw = tmp_path / 'rows.tsv'
-    raw.write_text('sentence\tlabel\ngood\t1\nbad\n')
+    raw.write_text('sentence\tlabel\ngood\t1\nbad\tx\ty\n')
     monkeypatch.setattr(bench, 'dataset', 'sst2')
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     monkeypatch.setattr(bench, 'find_raw', lambda dataset, data_dir: {'train': raw})

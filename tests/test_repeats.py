@@ -272,7 +272,6 @@ def test_folds_are_alike_and_share_no_text(tmp_path):
         'label_column': 'label',
         'test_file': '',
         'data_dir': str(tmp_path),
-        'strict': False,
         'tokenizer': 'bpe300',
         'lowercase': True,
         'strip_brackets': True,

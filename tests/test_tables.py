@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from nanosentiment import tables
-from nanosentiment.tables import Table, cell_text, read_rows
+from nanosentiment.tables import Table, cell_text
 
 RAW = os.environ.get('NANOSENTIMENT_RAW')
 
@@ -769,16 +769,6 @@ def test_a_table_whose_header_begins_like_another_format_is_read(save):
 
 # -----------------------------------------------------------------------------
 # all of it at once
-
-
-def test_read_rows_gives_texts(save):
-    """For those who have no use for JSON values."""
-    path = save('x.jsonl', '{"text": "a", "label": true}\n{"text": null, "label": 1.0}\n7\n')
-    assert list(read_rows(path)) == [
-        (1, {'text': 'a', 'label': 'true'}, ''),
-        (2, {'text': '', 'label': '1.0'}, ''),
-        (3, {}, 'not a JSON object: 7'),
-    ]
 
 
 @pytest.mark.parametrize('form', ['csv', 'quoted', 'json', 'wrapped'])
