@@ -72,7 +72,7 @@ CHOICES = {'header': ('auto', 'True', 'False')}
 EXAMPLES = (
     'I love it, thank you so much!',
     'It broke after two days and nobody answers my calls. Terrible!',
-    'The manual has forty pages.',
+    'The parcel arrived on Tuesday.',
     'Not worth the money, very disappointed.',
     'The screen is beautiful, but the battery is a huge disappointment.',
 )

@@ -1,4 +1,3 @@
-# python -m pytest tests/test_demo.py
 """The bundled demo data: well formed, labelled by their ratings, no test text known from train."""
 
 import csv
@@ -8,7 +7,10 @@ import re
 from collections import Counter
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
+
+import sample_classify
+from nanosentiment import Classifier
 
 FOLDER = os.path.join(ROOT, 'data', 'demo')
 FILES = ['train.csv', 'test.csv']
@@ -219,3 +221,39 @@ def test_dropped_sentences_are_those_that_the_readme_counts():
         readme = ' '.join(f.read().split())
     assert f'is dropped ({n_repeats} sentences)' in readme
     assert f'are dropped as well ({n_wordless} sentences)' in readme
+
+
+# -----------------------------------------------------------------------------
+# the model
+
+
+PLAIN_SENTENCES = {
+    'I love it, thank you so much!': 'positive',
+    'Wonderful service, thank you.': 'positive',
+    'Thanks, that solved my problem.': 'positive',
+}
+LABELS_OF_EXAMPLES = ['positive', 'negative', 'neutral', 'negative', 'negative']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', [1, 2, 3])
+def test_the_demo_model_reads_plain_sentences(tmp_path, seed):
+    """What a newcomer types first; a model that calls thanks negative would end the visit."""
+    run(
+        'train.py',
+        f'{ROOT}/config/train_demo.py',
+        f'--out_dir={tmp_path}/run',
+        f'--data_dir={tmp_path}/data',
+        f'--seed={seed}',
+        '--device=cpu',
+        '--dtype=float32',
+        timeout=900,
+    )
+    classifier = Classifier(f'{tmp_path}/run', device='cpu', dtype='float32')
+    answers = classifier.classify(list(PLAIN_SENTENCES))
+    assert [answer['label'] for answer in answers] == list(PLAIN_SENTENCES.values())
+
+    answers = classifier.classify(list(sample_classify.EXAMPLES))
+    predictions = [answer['label'] for answer in answers]
+    n_right = sum(map(str.__eq__, predictions, LABELS_OF_EXAMPLES))
+    assert n_right >= 4, predictions
