@@ -5,37 +5,31 @@ rows -> clean text -> splits -> token ids -> memmaps.
 train.py calls prepare() by itself. To look at a data set before training on it:
 $ python prepare.py --dataset=mine.csv --text_column=body --label_column=mood --tokenizer=gpt2
 
-docs/data.md says which files are read. The folder
+docs/data.md says which files are read, and nanosentiment/scanning.py reads them. The folder
 data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/ then holds four files of each split
 (nanosentiment/memmaps.py), meta.json, tokenizer_state.json, report.json and rejected.csv.
 Rows are streamed: memory holds a few numbers of each and no texts, except for data sets like SST-2
 whose rows are phrases of other rows.
 """
 
-import csv
 import hashlib
 import itertools
 import json
 import os
 import shutil
-import sys
 import tempfile
 import unicodedata
 from array import array
-from collections import Counter, defaultdict
-from typing import NamedTuple
 
 import numpy as np
 
 from configurator import configure, declared_settings, stop
-from nanosentiment.cleaning import STEPS, clean_or_keep
-from nanosentiment.columns import check_columns, parse_columns, row_label, row_text
+from nanosentiment.cleaning import STEPS
 from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
 from nanosentiment.files import checksum, write_json
-from nanosentiment.labels import describe_labels, label_order, parse_label_names, shorten
+from nanosentiment.labels import parse_label_names
 from nanosentiment.memmaps import (
     DTYPES,
-    MAX_LABELS,
     MAX_VOCAB_SIZE,
     TEXTS_AT_A_TIME,
     Split,
@@ -43,15 +37,17 @@ from nanosentiment.memmaps import (
     write_split,
 )
 from nanosentiment.metrics import describe_column
-from nanosentiment.rejections import (
-    WRONG_NUMBER_OF_FIELDS,
-    Rejections,
-    describe_rejected,
-    describe_remedy,
-    has_too_many,
+from nanosentiment.rejections import has_too_many
+from nanosentiment.scanning import (
+    check_scan,
+    describe_files,
+    number_labels,
+    read_texts,
+    say,
+    say_findings,
+    scan_files,
 )
 from nanosentiment.splitting import (
-    LEFT_OUT,
     TEST,
     TRAIN,
     VAL,
@@ -59,7 +55,7 @@ from nanosentiment.splitting import (
     count_repeats,
     keep_phrases_together,
 )
-from nanosentiment.tables import KINDS, Table, cell_text, find_extension
+from nanosentiment.tables import KINDS, find_extension
 from nanosentiment.tokenizer import get_tokenizer
 
 # -----------------------------------------------------------------------------
@@ -99,26 +95,10 @@ keep = 'last'  # read by train.py: which end of a longer text stays, 'first', 'l
 FIRST = ('dataset', 'text_column', 'label_column', 'test_file', 'tokenizer', 'block_size')
 
 SPLIT_NAMES = {TRAIN: 'train', VAL: 'val', TEST: 'test'}
-# what a split column may say, in any case
-SPLIT_WORDS = {
-    'train': TRAIN,
-    'training': TRAIN,
-    'val': VAL,
-    'valid': VAL,
-    'validation': VAL,
-    'dev': VAL,
-    'test': TEST,
-    'testing': TEST,
-}
 SPLIT_SETTINGS = ('val_fraction', 'test_fraction', 'split_seed')
 TABLE_SETTINGS = ('delimiter', 'encoding', 'header')
 BPE_MAX_BYTES = 10_000_000  # enough to learn a vocabulary from
-# of a column's values and the labels; a column with so many is no category for describe_column
-MAX_COMBINATIONS = 1000
-# what a column of zeros and ones may hold
-BINARY_TEXTS = ('0', '1', '0.0', '1.0', 'true', 'false', 'True', 'False', 'TRUE', 'FALSE')
 MAX_NAME_LENGTH = 60  # of a folder that is named after a file, in characters of up to 4 bytes
-EXCERPT_WORDS = 20  # of the example of what cleaning changes
 
 
 def prepare(settings):
@@ -157,7 +137,7 @@ def prepare(settings):
         say_findings(report['files'], paths, f'{folder}/rejected.csv', max_rejected)
         return folder
 
-    print(f'preparing {settings["dataset"]} in {folder}', file=sys.stderr)
+    say(f'preparing {settings["dataset"]} in {folder}')
     # Everything is written to a temporary folder and then renamed, so that a folder with a
     # meta.json is complete, whatever interrupts this process.
     with make_temporary_folder(parent) as temp:
@@ -208,8 +188,7 @@ def put_in_place(new_folder, folder):
 
 def build(temp, folder, dataset_name, scan, files, recipe, tokenizer):
     """Fills an empty folder; temp is for files that are needed only meanwhile."""
-    label_names, unknown_labels = sort_labels(scan)
-    labels = renumber(scan, label_names + unknown_labels)
+    label_names, unknown_labels, labels = number_labels(scan)
     split_of_row = split_rows(temp, scan, labels, recipe)
     if tokenizer.is_learned:
         tokenizer = learn_tokenizer(temp, tokenizer.name, split_of_row)
@@ -239,22 +218,15 @@ def build(temp, folder, dataset_name, scan, files, recipe, tokenizer):
         meta['rows'][split_name] = int(is_in_split.sum())
         meta['tokens'][split_name] = int(lengths[is_in_split].sum())
 
-    hashes = np.asarray(scan.hashes)
-    declared = np.asarray(scan.splits)
-    train_hashes = hashes[declared == TRAIN]
-    n_repeated, n_conflicts = count_repeats(train_hashes, labels[declared == TRAIN])
     test_counts = scan.count_by_label([TEST])
     report = meta | {
         'files': files,
         'rejected': sum(file['rejected'] for file in files.values()),
         'emptied': scan.n_emptied,
         'cleaned': scan.n_cleaned,
-        'repeated_rows': n_repeated,
+        **count_repeated_texts(scan, labels),
         'labels': count_labels(labels, split_of_row, label_names, unknown_labels),
         'unknown_labels': {label: test_counts[label] for label in unknown_labels},
-        'texts_under_several_labels': n_conflicts,
-        'val_texts_in_train': int(np.isin(hashes[declared == VAL], train_hashes).sum()),
-        'test_texts_in_train': int(np.isin(hashes[declared == TEST], train_hashes).sum()),
         'lengths': measure_lengths(lengths, labels, split_of_row, label_names),
         'columns': describe_columns(scan),
         'cleaning_example': scan.cleaning_example,
@@ -408,413 +380,7 @@ def name_dataset(path):
 
 
 # -----------------------------------------------------------------------------
-# raw files -> clean texts
-
-
-class Scan:
-    """What one pass over the raw files finds out: a few numbers of each usable row, no texts."""
-
-    def __init__(self):
-        # of each usable row, those of the training file first
-        self.labels = array('i')  # numbers in order of first appearance, see label_numbers
-        self.splits = array('B')  # as its file or split column says; TRAIN may still be split
-        self.row_numbers = array('q')  # where it stands in its file, from 0
-        self.hashes = array('q')  # of the clean text, alike for equal texts
-        # of all of them
-        self.label_numbers = {}
-        self.n_emptied = 0  # texts of which cleaning would leave nothing
-        self.n_cleaned = 0  # texts that cleaning changes by more than white space
-        self.cleaning_example = {}  # the first of these in the training file
-        # of the columns of the training file
-        self.n_present = Counter()  # {column: rows with a value}
-        self.column_counts = defaultdict(Counter)  # {column: {(hash of the value, label): rows}}
-        # of the files
-        self.notes = {}  # {split: what was guessed of its file}
-        self.rejections = {}  # {split: Rejections}
-        self.val_lines = array('q')  # line numbers of the validation rows
-
-    def add_text(self, text, label, split_number, row_number):
-        self.labels.append(self.label_numbers.setdefault(label, len(self.label_numbers)))
-        self.splits.append(split_number)
-        self.row_numbers.append(row_number)
-        # Python's hash of a text differs between processes. This is safe, because it only matters
-        # which hashes are equal, and the shuffle depends on row numbers and split_seed.
-        self.hashes.append(hash(text))
-
-    def add_columns(self, row, label, label_column):
-        """Counts the values of a training row, for metrics.describe_column."""
-        for column, value in row.items():
-            if column == label_column:
-                continue
-            if not isinstance(value, str):  # JSON
-                value, reason = cell_text(value)
-                value = value or reason  # a list is a value, too
-            if value:
-                self.n_present[column] += 1
-            counts = self.column_counts[column]
-            # no category if there are more; what would be counted would only grow
-            if len(counts) < MAX_COMBINATIONS:
-                counts[hash(value), label] += 1
-
-    def add_cleaning(self, raw_text, text, split_number, row_number):
-        """Counts a text if cleaning has changed its words."""
-        raw_words = raw_text.split()
-        words = text.split()
-        if words == raw_words:
-            return
-        self.n_cleaned += 1
-        if split_number == TRAIN and not self.cleaning_example:
-            n_same = count_common(raw_words, words)
-            self.cleaning_example = {
-                'row': row_number,
-                'before': excerpt(raw_words, n_same),
-                'after': excerpt(words, n_same),
-            }
-
-    def count_by_label(self, split_numbers):
-        """-> {label: rows that their file or the split column says are in one of these splits}"""
-        is_counted = np.isin(np.asarray(self.splits), split_numbers)
-        counts = np.bincount(np.asarray(self.labels)[is_counted])
-        return {name: n for name, n in zip(self.label_numbers, counts.tolist()) if n > 0}
-
-
-def count_common(words, other_words):
-    """How many words at the begin of two lists are the same."""
-    n = 0
-    for word, other in zip(words, other_words):
-        if word != other:
-            break
-        n += 1
-    return n
-
-
-def excerpt(words, position):
-    """Some words around a position on one line, with ... for what is left out."""
-    begin = max(position - EXCERPT_WORDS // 4, 0)
-    end = begin + EXCERPT_WORDS
-    parts = words[begin:end]
-    if begin > 0:
-        parts.insert(0, '...')
-    if end < len(words):
-        parts.append('...')
-    return ' '.join(parts)
-
-
-def scan_files(temp, folder, paths, recipe):
-    """Raw files -> Scan; writes temp/texts, a clean text per line, and rejected.csv."""
-    scan = Scan()
-    with (
-        # '\n' alone ends a line, on Windows too, for a text may hold '\r'
-        open(f'{temp}/texts', 'w', encoding='utf-8', newline='\n') as texts_file,
-        # names of files may hold what UTF-8 has not
-        open(
-            f'{folder}/rejected.csv', 'w', newline='', encoding='utf-8', errors='backslashreplace'
-        ) as rejected_file,
-    ):
-        rejected = csv.writer(rejected_file)
-        rejected.writerow(('file', 'line', 'reason'))
-        # the training file comes first, because it decides which labels there are
-        for split_name, path in paths.items():
-            scan_file(scan, split_name, path, recipe, texts_file, rejected)
-        leave_out_unknown(scan, paths, rejected)
-    return scan
-
-
-def scan_file(scan, split_name, path, recipe, texts_file, rejected):
-    """Adds one raw file to a Scan, its clean texts and its rejected rows to the open files."""
-    table, columns = open_table(path, recipe)
-    rejections = Rejections(
-        {
-            'text_column': recipe['columns'][0],
-            'label_column': columns.label,
-            'split_column': columns.split,
-        }
-    )
-    scan.notes[split_name] = table.notes
-    scan.rejections[split_name] = rejections
-    split_number = SPLIT_WORDS[split_name]
-
-    for row_number, (line_number, row, reason) in enumerate(table):
-        rejections.n_rows += 1
-        label, label_reason = row_label(row, columns.label, recipe['label_names'])
-        if reason:
-            if WRONG_NUMBER_OF_FIELDS in reason and label not in scan.label_numbers:
-                label = ''  # what stands in its place belongs to another column
-        else:
-            raw_text, text_reason = row_text(row, columns.text)
-            reason = text_reason or label_reason
-        if columns.split and not reason:
-            split_number, reason = row_split(row, columns.split)
-        if reason:
-            rejected.writerow((path, line_number, reason))
-            rejections.add(line_number, reason, label)
-            continue
-
-        text, is_emptied = clean_or_keep(raw_text, recipe)
-        if is_emptied:
-            scan.n_emptied += 1
-        if text != raw_text:
-            scan.add_cleaning(raw_text, text, split_number, row_number)
-        scan.add_text(text, label, split_number, row_number)
-        if split_number == TRAIN:
-            scan.add_columns(row, label, columns.label)
-        elif split_number == VAL:
-            scan.val_lines.append(line_number)
-        # no text contains NUL, so it can stand for a line end
-        texts_file.write(text.replace('\n', '\0') + '\n')
-
-        if len(scan.label_numbers) > MAX_LABELS:
-            raise ValueError(
-                f'{path}: there are more than {MAX_LABELS:,} labels up to line {line_number}; '
-                f'is --label_column={columns.label} right?'
-            )
-
-    if rejections.n_rows == 0:
-        raise ValueError(f'{path} has no rows; is it the right file?')
-    check_keys(table, columns)
-
-
-class Columns(NamedTuple):
-    """Which columns of a file are read."""
-
-    text: list  # names, because several can be one text
-    label: str
-    split: str  # '' if there is none
-
-    def by_setting(self):
-        """-> {setting that names columns: these columns}"""
-        columns = {'text_column': self.text, 'label_column': [self.label]}
-        if self.split:
-            columns['split_column'] = [self.split]
-        return columns
-
-
-def open_table(path, recipe):
-    """-> Table, Columns; ValueError if no row of the file can have a text and a label."""
-    table = Table(path, **recipe['table'])
-    if table.kind == 'txt':
-        raise ValueError(
-            f'{path} is read as plain text, which has no labels; save texts and labels as columns '
-            'of a .csv, .tsv or .jsonl file, or set --delimiter if this file has columns'
-        )
-    if not table.is_json and not table.columns:
-        raise ValueError(f'{path} is empty; is it the right file?')
-
-    text_setting, label_column = recipe['columns']
-    text_columns = parse_columns(text_setting, table.columns)
-    columns = Columns(text_columns, label_column, recipe['split_column'])
-    try:
-        for setting, names in columns.by_setting().items():
-            check_columns(table, setting, names)
-    except ValueError as error:
-        # what was guessed of the file may be the cause, such as a header where there is none
-        raise ValueError('; '.join([str(error), *table.notes])) from None
-    if label_column in text_columns:
-        raise ValueError(
-            f'text_column and label_column both name {label_column!r}, so the text would tell the '
-            'label; set them to different columns'
-        )
-    return table, columns
-
-
-def check_keys(table, columns):
-    """ValueError if no row of a JSON file has a key; all keys are known only after all rows."""
-    for setting, names in columns.by_setting().items():
-        for name in names:
-            if table.columns and name not in table.columns:
-                known = shorten(table.columns, 20)
-                raise ValueError(
-                    f'{table.path}: no row has the key {name!r}; set --{setting} to one of {known}'
-                )
-
-
-def row_split(row, column):
-    """The split that a row's cell names, and the reason if it names none: 'Dev' -> VAL, ''"""
-    word, _ = cell_text(row.get(column))
-    split_number = SPLIT_WORDS.get(word.strip().lower())
-    if split_number is None:
-        return TRAIN, f'{column} says {word[:40]!r}, which is none of train, validation and test'
-    return split_number, ''
-
-
-def leave_out_unknown(scan, paths, rejected):
-    """Rejects validation rows whose label no training row has: it would spoil their loss."""
-    splits = np.asarray(scan.splits)
-    labels = np.asarray(scan.labels)
-    is_train = splits == TRAIN
-    if not is_train.any():
-        return  # check_scan will say so
-    is_val = splits == VAL
-    is_unknown = is_val & ~np.isin(labels, labels[is_train])
-    split_name = 'val' if 'val' in paths else 'train'
-    names = list(scan.label_numbers)
-    lines = np.asarray(scan.val_lines)[is_unknown[is_val]]
-    for row, line_number in zip(np.flatnonzero(is_unknown).tolist(), lines.tolist()):
-        label = names[scan.labels[row]]
-        reason = f'label {label[:40]!r} is unknown to training'
-        rejected.writerow((paths[split_name], line_number, reason))
-        scan.rejections[split_name].add(line_number, reason, label)
-        scan.splits[row] = LEFT_OUT
-
-
-def read_texts(temp):
-    """Yields the clean texts."""
-    with open(f'{temp}/texts', encoding='utf-8', newline='\n') as f:
-        for line in f:
-            yield line[:-1].replace('\0', '\n')
-
-
-# -----------------------------------------------------------------------------
-# what a person should know of the raw files
-
-
-def describe_files(scan, recipe):
-    """
-    The part of report.json that say_findings prints.
-
-    {split with a file of its own: {'notes': sentences, 'rows': ..., 'rejected': ...}}; the rest is
-    that of Rejections.summary.
-    """
-    train_counts = scan.count_by_label([TRAIN])
-    test_counts = scan.count_by_label([TEST])
-    files = {}
-    for split_name, rejections in scan.rejections.items():
-        split_numbers = [SPLIT_WORDS[split_name]]
-        if recipe['split_column']:
-            split_numbers = [TRAIN, VAL, TEST]
-        summary = rejections.summary(scan.count_by_label(split_numbers))
-        files[split_name] = {'notes': list(scan.notes[split_name])} | summary
-
-    files['train']['notes'] += note_labels(scan, train_counts, test_counts, recipe)
-    known_labels = set(test_counts) & set(train_counts)  # if it has none, check_scan stops
-    if known_labels and len(known_labels) < len(test_counts):
-        test_file = files.get('test', files['train'])
-        test_file['notes'].append(note_unknown_labels(train_counts, test_counts))
-    return files
-
-
-def note_labels(scan, train_counts, test_counts, recipe):
-    """Sentences on the labels of the training rows."""
-    label_column = recipe['columns'][1]
-    notes = []
-    n_train = sum(train_counts.values())
-    if len(train_counts) > max(n_train / 2, 2):
-        # perhaps a column such as an id was taken for the label
-        notes.append(
-            f'{len(train_counts)} labels in {n_train} rows; is --label_column={label_column} right?'
-        )
-    sorted_counts = {label: train_counts[label] for label in sorted(train_counts, key=label_order)}
-    notes += describe_labels(sorted_counts, find_binary_columns(scan), label_column)
-
-    all_labels = train_counts | test_counts
-    for label, name in recipe['label_names'].items():
-        if name not in all_labels:
-            notes.append(f'label_names calls the label {label} {name}, but no row has this label')
-    return notes
-
-
-def find_binary_columns(scan):
-    """The names of the columns, other than the label's, that hold nothing but 0 and 1."""
-    binary_hashes = {hash(text) for text in BINARY_TEXTS}
-    columns = []
-    for column, counts in scan.column_counts.items():
-        value_hashes = {value_hash for value_hash, _ in counts}
-        if value_hashes <= binary_hashes:
-            columns.append(column)
-    return columns
-
-
-def note_unknown_labels(train_counts, test_counts):
-    """'10 of 20 test rows have labels that training does not know (mixed 10); they count ...'"""
-    unknown_counts = Counter(test_counts)
-    for label in train_counts:
-        del unknown_counts[label]
-    labels = shorten([f'{label[:40]} {n}' for label, n in unknown_counts.most_common()])
-    return (
-        f'{unknown_counts.total()} of {sum(test_counts.values())} test rows have labels that '
-        f'training does not know ({labels}); they count as wrong answers'
-    )
-
-
-def say_findings(files, paths, rejected_path, max_rejected):
-    """
-    Prints what is odd about the raw files on stderr, a line each.
-
-    files is what describe_files returns. ValueError if too many rows of a file cannot be used.
-    """
-    errors = []
-    for split_name, file in files.items():
-        path = paths[split_name]
-        lines = [f'{path}: {note}' for note in file['notes']]
-        if has_too_many(file, max_rejected):
-            rejected = describe_rejected(path, file, rejected_path)
-            errors.append(f'{rejected}; {describe_remedy(file)}')
-        elif file['rejected'] > 0:
-            lines.append(describe_rejected(path, file, rejected_path))
-        for line in lines:
-            print(' '.join(line.splitlines()), file=sys.stderr)  # a label may have several
-    if errors:
-        raise ValueError(errors[0])
-
-
-def check_scan(scan, paths, recipe):
-    """Raises ValueError if the files hold nothing to learn from, or nothing to test on."""
-    text_column, label_column = recipe['columns']
-    train_counts = scan.count_by_label([TRAIN])
-    n_train = sum(train_counts.values())
-    if len(train_counts) < 2:
-        what = (
-            f'{paths["train"]}: at least two labels are needed, and its {n_train} usable training '
-            f'rows have {len(train_counts)}'
-        )
-        if recipe['split_column'] and n_train == 0:
-            raise ValueError(f'{what}; is --split_column={recipe["split_column"]} right?')
-        raise ValueError(
-            f'{what}; are --text_column={text_column} and --label_column={label_column} right?'
-        )
-
-    test_counts = scan.count_by_label([TEST])
-    counts = {'val': scan.count_by_label([VAL]), 'test': test_counts}
-    for split_name, path in paths.items():
-        if split_name != 'train' and not counts[split_name]:
-            raise ValueError(f'{path}: none of its rows can be used; correct this file')
-    if test_counts and set(test_counts).isdisjoint(train_counts):
-        path = paths.get('test', paths['train'])
-        raise ValueError(
-            f'{path}: none of the {sum(test_counts.values())} test rows has a label that training '
-            f'knows: they have {shorten(list(test_counts))}, and training has '
-            f'{shorten(list(train_counts))}; rename labels with --label_names, or correct the file'
-        )
-    if scan.n_emptied == len(scan.labels):
-        raise ValueError(
-            f'{paths["train"]}: cleaning leaves nothing of any text; '
-            f'is --speakers={recipe["speakers"]} right?'
-        )
-
-
-# -----------------------------------------------------------------------------
-# labels and splits
-
-
-def sort_labels(scan):
-    """-> names of the training rows' labels, in order, and of those that only test rows have"""
-    train_counts = scan.count_by_label([TRAIN])
-    test_counts = scan.count_by_label([TEST])
-    label_names = sorted(train_counts, key=label_order)
-    unknown_labels = sorted(set(test_counts).difference(train_counts), key=label_order)
-    return label_names, unknown_labels
-
-
-def renumber(scan, names):
-    """
-    The labels of a scan as numbers (n,) uint16 of their places in names.
-
-    A label that only rows in LEFT_OUT have is not among the names, and has no meaning.
-    """
-    new_numbers = np.zeros(len(scan.label_numbers), dtype=np.uint16)
-    for new_number, name in enumerate(names):
-        new_numbers[scan.label_numbers[name]] = new_number
-    return new_numbers[np.asarray(scan.labels)]
+# splits
 
 
 def split_rows(temp, scan, labels, recipe):
@@ -874,6 +440,20 @@ def encode_texts(temp, tokenizer):
 def describe_tokenizer(tokenizer):
     names = ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')
     return {name: getattr(tokenizer, name) for name in names}
+
+
+def count_repeated_texts(scan, labels):
+    """-> how many texts repeat each other, within the training file and between files"""
+    hashes = np.asarray(scan.hashes)
+    splits = np.asarray(scan.splits)
+    train_hashes = hashes[splits == TRAIN]
+    n_repeated, n_conflicts = count_repeats(train_hashes, labels[splits == TRAIN])
+    return {
+        'repeated_rows': n_repeated,
+        'texts_under_several_labels': n_conflicts,
+        'val_texts_in_train': int(np.isin(hashes[splits == VAL], train_hashes).sum()),
+        'test_texts_in_train': int(np.isin(hashes[splits == TEST], train_hashes).sum()),
+    }
 
 
 def describe_columns(scan):

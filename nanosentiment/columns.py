@@ -14,12 +14,46 @@ def parse_columns(setting, known):
     return [name.strip() for name in setting.split(',')]
 
 
+def find_columns(table, text_column, label_column, split_column=''):
+    """
+    {setting: the columns that it names}; ValueError if no row can have a text and a label.
+
+    Example: {'text_column': ['title', 'body'], 'label_column': ['mood']}, and 'split_column' only
+    if there is one.
+    """
+    path = table.path
+    if table.kind == 'txt':
+        raise ValueError(
+            f'{path} is read as plain text, which has no labels; save texts and labels as columns '
+            'of a .csv, .tsv or .jsonl file, or set --delimiter if this file has columns'
+        )
+    if not table.is_json and not table.columns:
+        raise ValueError(f'{path} is empty; is it the right file?')
+
+    text_columns = parse_columns(text_column, table.columns)
+    columns = {'text_column': text_columns, 'label_column': [label_column]}
+    if split_column:
+        columns['split_column'] = [split_column]
+    try:
+        for setting, names in columns.items():
+            check_columns(table, setting, names)
+    except ValueError as error:
+        # what was guessed of the file may be the cause, such as a header where there is none
+        raise ValueError('; '.join([str(error), *table.notes])) from None
+    if label_column in text_columns:
+        raise ValueError(
+            f'text_column and label_column both name {label_column!r}, so the text would tell the '
+            'label; set them to different columns'
+        )
+    return columns
+
+
 def check_columns(table, setting, columns):
     """
     ValueError if a table lacks one of the columns that --<setting> names.
 
-    Rows of a JSON file may lack keys, so there a key is only missing if no row has it: prepare.py
-    then finds no usable row, and says which keys there are.
+    Rows of a JSON file may lack keys, so there a key is only missing if no row has it, which
+    check_keys finds out.
     """
     if table.is_json:
         return
@@ -29,6 +63,21 @@ def check_columns(table, setting, columns):
             raise ValueError(
                 f'{table.path}: there is no column {column!r}; set --{setting} to one of {known}'
             )
+
+
+def check_keys(table, columns):
+    """
+    ValueError if no row of a JSON file has one of the columns, as find_columns returns them.
+
+    Call it after all rows have been read, for only then all keys are known.
+    """
+    for setting, names in columns.items():
+        for name in names:
+            if table.columns and name not in table.columns:
+                known = shorten(table.columns, 20)
+                raise ValueError(
+                    f'{table.path}: no row has the key {name!r}; set --{setting} to one of {known}'
+                )
 
 
 def row_text(row, columns):

@@ -120,9 +120,9 @@ def compare_labels(rejected_counts, usable_counts):
     return shares[: MAX_LABELS_SHOWN - 1] + shares[-1:]
 
 
-def describe_rejected(path, summary, list_path):
+def describe_rejected(path, summary, list_path=''):
     """
-    The line for people.
+    The line for people. list_path is where all these rows are listed, '' if they are not.
 
     Example: 'mine.csv: 13 of 80 rows cannot be used: no text (13 rows, the first in line 7); by
     label neg: 13 of 40, pos: 0 of 40; the list is data/mine/gpt2-01234567/rejected.csv'
@@ -137,7 +137,8 @@ def describe_rejected(path, summary, list_path):
     labels = [f'{label[:40]}: {n:,} of {of:,}' for label, n, of in summary['by_label']]
     if labels:
         parts.append(f'by label {", ".join(labels)}')
-    parts.append(f'the list is {list_path}')
+    if list_path:
+        parts.append(f'the list is {list_path}')
     return '; '.join(parts)
 
 

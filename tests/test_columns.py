@@ -4,7 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from nanosentiment.columns import check_columns, parse_columns, row_label, row_text
+from nanosentiment.columns import (
+    check_columns,
+    check_keys,
+    find_columns,
+    parse_columns,
+    row_label,
+    row_text,
+)
 
 
 def test_several_columns_are_separated_by_commas():
@@ -50,3 +57,49 @@ def test_a_missing_column_is_named_with_those_that_there_are():
 
 def test_a_row_of_json_may_lack_a_key():
     check_columns(SimpleNamespace(path='a.jsonl', columns=['id'], is_json=True), 'x', ['text'])
+
+
+def test_a_key_that_no_row_of_json_has_is_named_at_the_end():
+    table = SimpleNamespace(path='a.jsonl', columns=['id', 'body'], is_json=True)
+    check_keys(table, {'text_column': ['id', 'body']})
+    message = "a.jsonl: no row has the key 'mood'; set --label_column to one of id, body"
+    with pytest.raises(ValueError, match=message):
+        check_keys(table, {'text_column': ['body'], 'label_column': ['mood']})
+
+
+def make_table(columns, kind='csv', notes=()):
+    return SimpleNamespace(
+        path='a.csv', columns=columns, kind=kind, is_json=kind == 'json', notes=list(notes)
+    )
+
+
+def test_columns_go_by_the_setting_that_names_them():
+    """So that an error can say which setting to correct."""
+    columns = {'text_column': ['title', 'body'], 'label_column': ['mood']}
+    table = make_table(['title', 'body', 'mood', 'part'])
+    assert find_columns(table, 'title, body', 'mood') == columns
+    with_split = columns | {'split_column': ['part']}
+    assert find_columns(table, 'title, body', 'mood', 'part') == with_split
+
+
+@pytest.mark.parametrize(
+    'table, message',
+    [
+        (make_table(['body'], kind='txt'), 'a.csv is read as plain text'),
+        (make_table([]), 'a.csv is empty'),
+        (
+            make_table(['body'], notes=['the first row looks odd']),
+            "'mood'; .*; the first row looks",
+        ),
+        (make_table(['mood']), "no column 'body'"),
+    ],
+)
+def test_a_table_without_text_or_label_is_refused_before_its_rows(table, message):
+    with pytest.raises(ValueError, match=message):
+        find_columns(table, 'body', 'mood')
+
+
+def test_a_label_is_no_part_of_the_text():
+    """It would be learned at once, and be missing when the model is used."""
+    with pytest.raises(ValueError, match="both name 'mood'"):
+        find_columns(make_table(['body', 'mood']), 'body,mood', 'mood')

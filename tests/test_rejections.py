@@ -42,6 +42,14 @@ def test_reasons_that_differ_in_a_number_are_one_kind():
     )
 
 
+def test_a_line_without_a_list_names_none():
+    """evaluate.py writes no list of the rows that it leaves out."""
+    summary = make_rejections(80, [(2, 'no text', 'a')]).summary({'a': 79})
+    assert describe_rejected('x.csv', summary) == (
+        'x.csv: 1 of 80 rows cannot be used: no text (1 row, the first in line 2)'
+    )
+
+
 @pytest.mark.parametrize(
     'reason, remedy',
     [
@@ -63,7 +71,7 @@ def test_reasons_that_differ_in_a_number_are_one_kind():
     ],
 )
 def test_each_reason_has_a_remedy(reason, remedy):
-    """These are the reasons of tables.py, columns.py and prepare.py."""
+    """These are the reasons of tables.py, columns.py and scanning.py."""
     summary = make_rejections(3, [(2, reason, '')]).summary({'a': 2})
     assert remedy in describe_remedy(summary)
 
