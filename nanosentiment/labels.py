@@ -121,7 +121,10 @@ def are_combinations(counts):
         n_labels_with.update(parts or {label})
         if parts:
             lists.append(parts)
-    return any(all(n_labels_with[part] > 1 for part in parts) for parts in lists)
+    for parts in lists:
+        if all(n_labels_with[part] > 1 for part in parts):
+            return True
+    return False
 
 
 def split_label(label):
