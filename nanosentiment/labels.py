@@ -121,10 +121,11 @@ def are_combinations(counts):
         n_labels_with.update(parts or {label})
         if parts:
             lists.append(parts)
-    for parts in lists:
-        if all(n_labels_with[part] > 1 for part in parts):
-            return True
-    return False
+
+    def are_labels(parts):
+        return all(n_labels_with[part] > 1 for part in parts)
+
+    return any(are_labels(parts) for parts in lists)
 
 
 def split_label(label):
