@@ -37,6 +37,7 @@ against = ''  # another run, or its seeds or folds, already evaluated on the sam
 windows = False  # True: all of a text longer than block_size, as the mean of several windows
 # input
 text_column = ''  # '' is the training data's
+text_pair_column = ''  # likewise, of a run that was trained with pairs of texts
 label_column = ''  # likewise
 delimiter = ''  # '' finds it out, and so with the next two
 encoding = ''
@@ -95,7 +96,14 @@ def evaluate_run(run):
     classifier = Classifier(run, device, dtype, windows)
     if input:
         examples = file_examples(
-            classifier, input, text_column, label_column, delimiter, encoding, header
+            classifier,
+            input,
+            text_column,
+            label_column,
+            delimiter,
+            encoding,
+            header,
+            text_pair_column,
         )
     else:
         # its settings name the prepared folder, which is prepared again if it is gone

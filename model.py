@@ -52,6 +52,7 @@ class Config:
     gelu: str = 'tanh'  # GPT-2's approximation, or 'exact': the two differ by 1e-4 in the logits
     eps: float = 1e-5  # of the LayerNorms
     n_type: int = 0  # segment embeddings; a single text is segment 0
+    pair_sep: int = -1  # the token after which segment 1 of a pair begins; -1: all is segment 0
     pos_offset: int = 0  # RoBERTa counts positions from 2
     head: str = 'linear'  # or a hidden layer with 'tanh' or 'relu' below the linear one
 
@@ -228,7 +229,7 @@ class Transformer(nn.Module):
             x = x * is_real[..., None]
         x = x + self.wpe(positions + config.pos_offset)
         if self.wse is not None:
-            x = x + self.wse.weight[0]
+            x = x + self.segment(idx)
         if not config.pre_norm:
             x = self.ln(x)
         x = fast.dropout(x, config.dropout, self.training)
@@ -274,6 +275,19 @@ class Transformer(nn.Module):
             losses = losses + lm_weight * self.lm_losses(x, idx, lengths)
         return logits, losses
 
+    def segment(self, idx):
+        """
+        The segment embedding of each token: (C,) if all texts are single, (B, T, C) if idx (B, T)
+        may hold pairs: [CLS] a [SEP] is segment 0, and b [SEP] behind it is segment 1.
+        """
+        pair_sep = self.config.pair_sep
+        if pair_sep < 0 or self.config.n_type < 2:
+            return self.wse.weight[0]
+        is_sep = (idx == pair_sep).int()
+        n_seps_before = is_sep.cumsum(1) - is_sep  # (B, T), without the token itself
+        is_second = n_seps_before > 0
+        return torch.where(is_second[..., None], self.wse.weight[1], self.wse.weight[0])
+
     def head_position(self, lengths):
         """The position (B,) that the head reads."""
         if self.config.pool == 'first':
@@ -312,7 +326,8 @@ class Transformer(nn.Module):
 
         name is a folder, a hub name, or a short one such as 'gpt2'; see pretrained.find.
         settings are fields of Config that a user may set against the checkpoint's: block_size,
-        causal, dropout, head, head_dropout, pool, token_dropout; None keeps the checkpoint's.
+        causal, dropout, head, head_dropout, pair_sep, pool, token_dropout; None keeps the
+        checkpoint's.
         labels are ours: a head that was trained for them is put in their order.
         model.loaded tells what was taken, what starts fresh and what is not used.
         ValueError if any tensor on either side is not accounted for.

@@ -62,6 +62,7 @@ from nanosentiment.tokenizer import get_tokenizer
 # data
 dataset = 'customer_service'  # a name in datasets.py, or the path of a .csv, .tsv, .jsonl or .json
 text_column = ''  # 'title,body' joins two columns; '' is the data set's own
+text_pair_column = ''  # a second text in each row, e.g. an answer; for checkpoints such as BERT
 label_column = ''  # '' is the data set's own
 label_names = ''  # other names for labels, e.g. '0=negative,1=positive'
 test_file = ''  # a file with the same columns; '' is the data set's own, if it has one
@@ -98,6 +99,10 @@ SPLIT_NAMES = {TRAIN: 'train', VAL: 'val', TEST: 'test'}
 SPLIT_SETTINGS = ('val_fraction', 'test_fraction', 'split_seed')
 TABLE_SETTINGS = ('delimiter', 'encoding', 'header')
 BPE_MAX_BYTES = 10_000_000  # enough to learn a vocabulary from
+PAIRS_NEED = (
+    'text_pair_column needs a checkpoint that was trained with pairs; '
+    'set --init_from=minilm or bert-base-uncased (for prepare.py alone --tokenizer=<its folder>)'
+)
 MAX_NAME_LENGTH = 60  # of a folder that is named after a file, in characters of up to 4 bytes
 
 
@@ -120,6 +125,9 @@ def prepare(settings):
             f'{tokenizer_name} has {tokenizer.n_vocab:,} tokens; '
             f'choose a tokenizer of at most {MAX_VOCAB_SIZE:,}'
         )
+
+    if settings['text_pair_column'] and not tokenizer.pair_ids:
+        raise ValueError(PAIRS_NEED)
 
     data_dir = os.path.expanduser(settings['data_dir'] or DATA_DIR)
     paths = find_raw(settings['dataset'], data_dir, settings['test_file'], settings['val_file'])
@@ -199,7 +207,7 @@ def build(temp, folder, dataset_name, scan, files, recipe, tokenizer):
         'dataset': dataset_name,
         'labels': label_names,
         'unknown_labels': unknown_labels,
-        'tokenizer': describe_tokenizer(tokenizer),
+        'tokenizer': describe_tokenizer(tokenizer, recipe),
         'recipe': recipe,
         'rows': {},
         'tokens': {},
@@ -348,6 +356,8 @@ def make_recipe(settings, tokenizer, paths):
         recipe['fold'] = settings['fold']
     if known.get('rows_are_phrases'):
         recipe['parts'] = True
+    if settings['text_pair_column']:
+        recipe['text_pair_column'] = settings['text_pair_column']
 
     for split_name, path in paths.items():
         recipe['raw'][split_name] = checksum(path)
@@ -437,8 +447,11 @@ def encode_texts(temp, tokenizer):
 # the report
 
 
-def describe_tokenizer(tokenizer):
-    names = ('name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix')
+def describe_tokenizer(tokenizer, recipe):
+    """What meta.json holds of a tokenizer; pair_ids and pair_sep only if the texts are pairs."""
+    names = ['name', 'n_vocab', 'sha256', 'n_prefix', 'n_suffix']
+    if 'text_pair_column' in recipe:
+        names += ['pair_ids', 'pair_sep']
     return {name: getattr(tokenizer, name) for name in names}
 
 

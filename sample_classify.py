@@ -52,6 +52,7 @@ windows = False  # of a text longer than block_size: True reads all, as windows;
 text = ''  # one text, or FILE:path; '' reads a pipe, one text per line, or shows the examples
 input = ''  # a table (.csv, .tsv, .json, .jsonl, .ndjson) or a .txt with a text per line; or .gz
 text_column = ''  # of input, several as 'title,body'; '' is the training data's, or the only one
+text_pair_column = ''  # likewise, the second text, of a run that was trained with pairs of texts
 delimiter = ''  # of a .csv input: one character or 'tab'; '' finds it out
 encoding = ''  # of input, FILE:path or pipe, such as cp1251; '' finds it out, but a pipe is UTF-8
 header = 'auto'  # False: the input has no header, so its columns are called 0, 1, 2
@@ -241,16 +242,17 @@ def read_pipe():
 def classify_table(classifier, table):
     """Copies a table to `output` or stdout, with the answers added to its rows."""
     columns = find_columns(table)
-    text_columns = find_text_columns(columns, classifier.checkpoint['recipe']['columns'][0])
+    recipe = classifier.checkpoint['recipe']
+    text_columns, pair_columns = find_text_columns(columns, recipe)
     if output:
         # rename only when complete: an interrupted program leaves an older output as it is
         with open_part_file() as file:
             writer = AnswerWriter(file, columns, classifier.labels)
-            classify_rows(classifier, table, text_columns, writer)
+            classify_rows(classifier, table, text_columns, pair_columns, writer)
         os.replace(part_file(), output)
     else:
         writer = AnswerWriter(sys.stdout, columns, classifier.labels)
-        classify_rows(classifier, table, text_columns, writer)
+        classify_rows(classifier, table, text_columns, pair_columns, writer)
 
 
 def find_columns(table):
@@ -272,19 +274,36 @@ def find_columns(table):
     return list(columns)
 
 
-def find_text_columns(columns, trained_column):
-    """The columns that are the text: of text_column, else the only one, else as in training."""
-    if not text_column and len(columns) == 1:  # so it is in a .txt file
-        return columns
-    text_columns = parse_columns(text_column or trained_column, columns)
-    for column in text_columns:
-        if column not in columns:
+def find_text_columns(columns, recipe):
+    """
+    The columns that are the text, and those that are the second text of pairs, [] without pairs.
+
+    They are those of the settings, else as in training; without pairs an only column is the text.
+    """
+    trained_pair_column = recipe.get('text_pair_column', '')
+    if text_pair_column and not trained_pair_column:
+        stop('the run was trained with single texts, not pairs; leave out --text_pair_column')
+    is_alone = len(columns) == 1 and not trained_pair_column
+    if not text_column and is_alone:  # so it is in a .txt file
+        return columns, []
+    text_columns = parse_columns(text_column or recipe['columns'][0], columns)
+    check_columns(columns, 'text_column', text_columns)
+    if not trained_pair_column:
+        return text_columns, []
+    pair_columns = parse_columns(text_pair_column or trained_pair_column, columns)
+    check_columns(columns, 'text_pair_column', pair_columns)
+    return text_columns, pair_columns
+
+
+def check_columns(columns, setting, names):
+    """Stops if a name that --<setting> gives is none of the columns."""
+    for name in names:
+        if name not in columns:
             choices = shorten(columns, 20)
-            stop(f'{input}: there is no column {column!r}; set --text_column to one of {choices}')
-    return text_columns
+            stop(f'{input}: there is no column {name!r}; set --{setting} to one of {choices}')
 
 
-def classify_rows(classifier, table, text_columns, writer):
+def classify_rows(classifier, table, text_columns, pair_columns, writer):
     """
     Classifies the rows of a table, a chunk at a time, and writes them all.
 
@@ -300,7 +319,7 @@ def classify_rows(classifier, table, text_columns, writer):
         texts = []  # of the rows without a reason
         for line_number, row, reason in chunk:
             if not reason:
-                content, reason = row_text(row, text_columns)
+                content, reason = row_text(row, text_columns, pair_columns)
             if reason:
                 # 'broken quoting: ...' and the like are many; the kind is what matters
                 n_rows_of_reason[reason.partition(':')[0]] += 1

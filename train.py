@@ -498,6 +498,9 @@ if __name__ == '__main__':
     }
     if pool != 'auto':
         others['pool'] = pool
+    has_pairs = 'pair_sep' in meta['tokenizer']
+    if has_pairs:
+        others['pair_sep'] = meta['tokenizer']['pair_sep']
     try:
         if resumed is not None:
             model = Transformer(Config(**resumed['config']))
@@ -510,6 +513,8 @@ if __name__ == '__main__':
         else:
             config_of_model = Config(vocab_size=vocab_size, n_class=n_class, **sizes, **others)
             model = Transformer(config_of_model)
+        if has_pairs and model.config.causal:
+            raise ValueError(prepare.PAIRS_NEED)
         model.freeze(freeze)  # before the optimizer, which takes only what is to learn
         if lm_weight > 0 and not model.config.causal:
             raise ValueError('lm_weight needs a causal model, and this one is not; set it to 0')

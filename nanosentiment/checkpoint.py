@@ -32,6 +32,7 @@ from model import Config, Transformer
 from nanosentiment import fast, memmaps, metrics
 from nanosentiment.cleaning import clean
 from nanosentiment.device import choose_device
+from nanosentiment.pairs import join_pair
 from nanosentiment.tokenizer import load_tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -157,6 +158,9 @@ class Classifier:
     hardware multiplies it, but float32 if the run was trained in float32. windows=True reads all of
     a text that is longer than block_size, in windows whose logits are averaged.
 
+    A run that was trained with text_pair_column also takes pairs of texts, as tuples. ValueError
+    for a tuple if it was not, and for windows if it was.
+
     >>> classifier = Classifier('out/sentiment_scratch')
     >>> classifier(['It never arrived.'])[0]['label']
     'negative'
@@ -172,11 +176,27 @@ class Classifier:
         self.temperature = self.checkpoint.get('temperature', 1.0)
         self.block_size = self.model.config.block_size
         self.windows = windows
+        self.has_pairs = bool(self.checkpoint['recipe'].get('text_pair_column'))
+        self.pair_ids = self.tokenizer.pair_ids if self.has_pairs else []
+        if self.has_pairs and windows:
+            raise ValueError(f'windows are not made of pairs, as {path} reads; set windows=False')
 
     def encode(self, texts):
-        """Raw texts -> a list of token id lists, cleaned as in training, not yet cut."""
-        cleaned = [clean(text, self.checkpoint['recipe']) for text in texts]
+        """Raw texts or pairs -> a list of token id lists, cleaned as in training, not yet cut."""
+        cleaned = [clean(self.join(text), self.checkpoint['recipe']) for text in texts]
         return self.tokenizer.encode_batch(cleaned)
+
+    def join(self, text):
+        """A text, or a pair as a tuple -> str. ValueError for a tuple if the run knows no pairs."""
+        if not isinstance(text, tuple):
+            return text
+        if not self.has_pairs:
+            raise ValueError(
+                f'{self.path} was trained with single texts, not pairs; give it a list of str, or '
+                'train with --text_pair_column'
+            )
+        first, second = text
+        return join_pair(first, second)
 
     def truncate(self, ids):
         """
@@ -187,7 +207,7 @@ class Classifier:
             return ids
         keep = self.checkpoint['settings']['keep']
         n_prefix, n_suffix = self.tokenizer.n_prefix, self.tokenizer.n_suffix
-        return memmaps.truncate(ids, self.block_size, keep, n_prefix, n_suffix)
+        return memmaps.truncate(ids, self.block_size, keep, n_prefix, n_suffix, self.pair_ids)
 
     def is_truncated(self, length):
         """Is only a part read of a text of so many tokens?"""
@@ -227,7 +247,7 @@ class Classifier:
 
     def classify(self, texts, threshold=0.0, batch_size=64):
         """
-        A list of texts -> a dict for each, with
+        A list of texts, or of pairs (first, second) -> a dict for each, with
 
         label          the most probable label, or 'uncertain' if its probability is below threshold
         probability    of the most probable label, rounded to 4 digits

@@ -9,6 +9,8 @@ import html
 import re
 from html.entities import html5 as NAMED_ENTITIES
 
+from nanosentiment.pairs import PAIR_MARK, join_pair, split_pair
+
 # the elements of the HTML standard, https://html.spec.whatwg.org/#elements-3, and some older ones
 ELEMENT_NAMES = """
 a abbr address area article aside audio b base bdi bdo blockquote body br button canvas caption cite
@@ -245,7 +247,23 @@ def apply_steps(text, settings):
 
 def clean_or_keep(text, settings):
     """
-    A raw text -> the text as the model sees it, and whether cleaning would have emptied it.
+    A raw text or pair -> what the model sees of it, and whether cleaning would have emptied it.
+
+    The two texts of a pair are cleaned each by itself, if the settings have a text_pair_column.
+    """
+    first, second = text, None
+    if settings.get('text_pair_column'):
+        first, second = split_pair(text)
+    first, is_emptied = clean_or_keep_one(first.replace(PAIR_MARK, ' '), settings)
+    if second is None:
+        return first, is_emptied
+    second, is_second_emptied = clean_or_keep_one(second, settings)
+    return join_pair(first, second), is_emptied or is_second_emptied
+
+
+def clean_or_keep_one(text, settings):
+    """
+    One raw text -> the text as the model sees it, and whether cleaning would have emptied it.
 
     What cleaning would empty is kept as it was: an empty text tells the model nothing, and leaving
     out the row would hide that the settings do not suit the data.

@@ -1,6 +1,7 @@
 """From a row of a table to its text and its label, alike for training, evaluation and use."""
 
 from nanosentiment.labels import canonical_label, shorten
+from nanosentiment.pairs import join_pair
 from nanosentiment.tables import cell_text
 
 
@@ -14,12 +15,12 @@ def parse_columns(setting, known):
     return [name.strip() for name in setting.split(',')]
 
 
-def find_columns(table, text_column, label_column, split_column=''):
+def find_columns(table, text_column, label_column, split_column='', text_pair_column=''):
     """
     {setting: the columns that it names}; ValueError if no row can have a text and a label.
 
-    Example: {'text_column': ['title', 'body'], 'label_column': ['mood']}, and 'split_column' only
-    if there is one.
+    Example: {'text_column': ['title', 'body'], 'label_column': ['mood']}, and 'split_column' and
+    'text_pair_column' only if there is one.
     """
     path = table.path
     if table.kind == 'txt':
@@ -34,17 +35,20 @@ def find_columns(table, text_column, label_column, split_column=''):
     columns = {'text_column': text_columns, 'label_column': [label_column]}
     if split_column:
         columns['split_column'] = [split_column]
+    if text_pair_column:
+        columns['text_pair_column'] = parse_columns(text_pair_column, table.columns)
     try:
         for setting, names in columns.items():
             check_columns(table, setting, names)
     except ValueError as error:
         # what was guessed of the file may be the cause, such as a header where there is none
         raise ValueError('; '.join([str(error), *table.notes])) from None
-    if label_column in text_columns:
-        raise ValueError(
-            f'text_column and label_column both name {label_column!r}, so the text would tell the '
-            'label; set them to different columns'
-        )
+    for setting in ('text_column', 'text_pair_column'):
+        if label_column in columns.get(setting, []):
+            raise ValueError(
+                f'{setting} and label_column both name {label_column!r}, so the text would tell '
+                'the label; set them to different columns'
+            )
     return columns
 
 
@@ -80,7 +84,24 @@ def check_keys(table, columns):
                 )
 
 
-def row_text(row, columns):
+def row_text(row, columns, pair_columns=()):
+    """
+    The texts of these columns, one below the other, and the reason if that is no text.
+
+    With pair_columns it is a pair, as pairs.join_pair makes it, and both texts are needed.
+    """
+    text, reason = join_columns(row, columns)
+    if reason or not pair_columns:
+        return text, reason
+    second, reason = join_columns(row, pair_columns)
+    if reason == 'no text':
+        reason = 'no second text'
+    if reason:
+        return '', reason
+    return join_pair(text, second), ''
+
+
+def join_columns(row, columns):
     """The texts of these columns, one below the other, and the reason if that is no text."""
     parts = []
     for column in columns:

@@ -149,21 +149,47 @@ def read_split_texts(settings, recipe, split, record_numbers):
         path = paths[split]
     table = Table(path, **recipe['table'])
     columns = parse_columns(recipe['columns'][0], table.columns)
+    pair_columns = find_pair_columns(recipe, table)
     wanted = set(record_numbers.tolist())
     texts = []
     for number, (_, row, _) in enumerate(table):
         if number in wanted:
-            text, _ = row_text(row, columns)
+            text, _ = row_text(row, columns, pair_columns)
             texts.append(text)
     assert len(texts) == len(record_numbers), (path, len(texts), len(record_numbers))
     return texts
+
+
+def find_pair_columns(recipe, table, text_pair_column=''):
+    """
+    The columns of the second text; [] if the run was trained with single texts.
+
+    text_pair_column '' is that of the training. ValueError if another one is given to a run that
+    was trained with single texts.
+    """
+    trained_column = recipe.get('text_pair_column', '')
+    if not trained_column and text_pair_column:
+        raise ValueError(
+            f'text_pair_column={text_pair_column}, but the run was trained with single texts; '
+            'leave it out'
+        )
+    if not trained_column:
+        return []
+    return parse_columns(text_pair_column or trained_column, table.columns)
 
 
 # a file
 
 
 def file_examples(
-    classifier, path, text_column='', label_column='', delimiter='', encoding='', header='auto'
+    classifier,
+    path,
+    text_column='',
+    label_column='',
+    delimiter='',
+    encoding='',
+    header='auto',
+    text_pair_column='',
 ):
     """
     The examples of a labelled file: any table that tables.py reads.
@@ -184,13 +210,20 @@ def file_examples(
         raise ValueError(f'{what}; name a .csv, .tsv, .json or .jsonl file')
     text_columns = parse_columns(text_column, table.columns)
     check_columns(table, 'text_column', text_columns)
+    pair_columns = find_pair_columns(recipe, table, text_pair_column)
+    check_columns(table, 'text_pair_column', pair_columns)
     check_columns(table, 'label_column', [label_column])
 
     rejections = Rejections(
-        {'text_column': text_column, 'label_column': label_column, 'split_column': ''}
+        {
+            'text_column': text_column,
+            'label_column': label_column,
+            'split_column': '',
+            'text_pair_column': ','.join(pair_columns),
+        }
     )
     label_names = find_label_names(recipe)
-    rows = read_examples(table, text_columns, label_column, label_names, rejections)
+    rows = read_examples(table, text_columns, label_column, label_names, rejections, pair_columns)
     names = [name for _, _, name in rows]
     report_rejected(path, rejections.summary(Counter(names)))
 
@@ -211,12 +244,12 @@ def file_examples(
     )
 
 
-def read_examples(table, text_columns, label_column, label_names, rejections):
+def read_examples(table, text_columns, label_column, label_names, rejections, pair_columns=()):
     """The usable rows of a table: a list of (record number, text, label). Counts the others."""
     examples = []
     for number, (line_number, row, reason) in enumerate(table):
         rejections.n_rows += 1
-        text, text_reason = row_text(row, text_columns)
+        text, text_reason = row_text(row, text_columns, pair_columns)
         label, label_reason = row_label(row, label_column, label_names)
         reason = reason or text_reason or label_reason
         if reason:

@@ -88,6 +88,7 @@ class Split:
     def __init__(self, folder, name, block_size=None, keep=None):
         assert block_size is None or keep is not None, 'say what stays of a text that is cut'
         self.meta = read_meta(folder)
+        self.pair_ids = self.meta['tokenizer'].get('pair_ids', [])  # [] if the texts are no pairs
         self.block_size = block_size
         self.keep = keep
         n_rows = self.meta['rows'].get(name, 0)
@@ -97,11 +98,16 @@ class Split:
                 remedy = f'raise --{name}_fraction, or add rows to the data'
             raise ValueError(f'the {name} split of {folder} has no rows; {remedy}')
         if block_size is not None:
-            n_special = self.meta['tokenizer']['n_prefix'] + self.meta['tokenizer']['n_suffix']
-            if block_size <= n_special:
+            tokenizer = self.meta['tokenizer']
+            n_special = tokenizer['n_prefix'] + tokenizer['n_suffix']
+            smallest = n_special + 1
+            if self.pair_ids:
+                n_special += len(self.pair_ids)
+                smallest = n_special + 2  # a token of each text
+            if block_size < smallest:
                 raise ValueError(
                     f'block_size {block_size} leaves no room for text beside {n_special} special '
-                    f'tokens; set it above {n_special}'
+                    f'tokens; set it above {smallest - 1}'
                 )
         n_tokens = self.meta['tokens'][name]
         self.tokens = read_array(folder, name, 'tok', n_tokens)
@@ -118,7 +124,7 @@ class Split:
             return ids
         tokenizer = self.meta['tokenizer']
         n_prefix, n_suffix = tokenizer['n_prefix'], tokenizer['n_suffix']
-        return truncate(ids, self.block_size, self.keep, n_prefix, n_suffix)
+        return truncate(ids, self.block_size, self.keep, n_prefix, n_suffix, self.pair_ids)
 
     @property
     def lengths(self):
@@ -128,16 +134,19 @@ class Split:
         return np.minimum(lengths, self.block_size)
 
 
-def truncate(ids, block_size, keep, n_prefix, n_suffix):
+def truncate(ids, block_size, keep, n_prefix, n_suffix, pair_ids=()):
     """
     At most block_size of a text's ids: all special tokens, and of the text what keep says.
 
     keep: 'first' or 'last' keeps that end, 'both' half of each. n_prefix and n_suffix are how many
-    special tokens stand before and after the text.
+    special tokens stand before and after the text. pair_ids are those between the texts of a pair,
+    see truncate_pair; without them the ids are those of a single text.
     """
     assert block_size > n_prefix + n_suffix, (block_size, n_prefix, n_suffix)
     if len(ids) <= block_size:
         return ids
+    if len(pair_ids) > 0 and pair_ids[0] in ids[n_prefix : len(ids) - n_suffix]:
+        return truncate_pair(ids, block_size, keep, n_prefix, n_suffix, pair_ids)
     if keep == 'first':
         n_left = block_size - n_suffix
     elif keep == 'last':
@@ -148,6 +157,38 @@ def truncate(ids, block_size, keep, n_prefix, n_suffix):
     n_right = block_size - n_left
     # not ids[-n_right:], which is all of them if n_right is 0
     return np.concatenate([ids[:n_left], ids[len(ids) - n_right :]])
+
+
+def truncate_pair(ids, block_size, keep, n_prefix, n_suffix, pair_ids):
+    """
+    block_size of a longer pair's ids: all special tokens, and as much of the texts as fits. The
+    longer text is cut first, until both are equally long; with keep='first' this is what
+    truncation='longest_first' does in transformers. keep says what stays of each text.
+
+    Example: 7 of [101, 1, 2, 3, 4, 102, 5, 6, 102], 'first' -> [101, 1, 2, 102, 5, 6, 102]
+    """
+    ids = np.asarray(ids)
+    end = len(ids) - n_suffix
+    # a separator that a user types is plain text to the tokenizer, so this is the real one
+    middle = n_prefix + int(np.argmax(ids[n_prefix:end] == pair_ids[0]))
+    first = ids[n_prefix:middle]
+    second = ids[middle + len(pair_ids) : end]
+
+    n_left = block_size - n_prefix - len(pair_ids) - n_suffix
+    assert n_left >= 2, (block_size, n_prefix, n_suffix, pair_ids)
+    n_of_shorter = min(len(first), len(second), n_left // 2)
+    n_of_longer = n_left - n_of_shorter
+    if len(first) <= len(second):
+        n_first, n_second = n_of_shorter, n_of_longer
+    else:
+        n_first, n_second = n_of_longer, n_of_shorter
+    # a text that stays whole may be empty, which truncate does not take
+    if len(first) > n_first:
+        first = truncate(first, n_first, keep, 0, 0)
+    if len(second) > n_second:
+        second = truncate(second, n_second, keep, 0, 0)
+    prefix, suffix = ids[:n_prefix], ids[end:]
+    return np.concatenate([prefix, first, pair_ids, second, suffix]).astype(ids.dtype)
 
 
 def windows(ids, block_size, n_prefix, n_suffix):

@@ -5,7 +5,7 @@ predictions.csv has one row per text, errors.csv the wrong ones among them, the 
 first. Their columns are
 
     row           record number in the raw file, from 0
-    text          as it stands in the raw file
+    text          as it stands in the raw file; a pair of texts is 'first | second'
     label         the true one
     prediction    the most probable label
     confidence    its calibrated probability: softmax of logits / temperature
@@ -30,6 +30,7 @@ import numpy as np
 
 from nanosentiment.labels import label_order
 from nanosentiment.metrics import negative_log_likelihood
+from nanosentiment.pairs import show_pair
 
 # characters of one cell; the csv module's own limit is 131,072, and a text may be longer
 MAX_CELL = 1 << 27
@@ -135,7 +136,7 @@ def prediction_columns(classifier, examples, logits, probabilities, predictions,
 
     columns = {
         'row': examples.record_numbers,
-        'text': examples.texts,
+        'text': [show_pair(text) for text in examples.texts],
         'label': label_names[targets],
         'prediction': label_names[predictions],
         'confidence': confidence,

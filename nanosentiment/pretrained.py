@@ -552,7 +552,9 @@ SUPPORTED_VALUES = {
     'quantization_config': None,
 }
 # what a user may set against config.json
-USER_SETTINGS = ('block_size', 'causal', 'dropout', 'head', 'head_dropout', 'pool', 'token_dropout')
+USER_SETTINGS = (
+    'block_size', 'causal', 'dropout', 'head', 'head_dropout', 'pair_sep', 'pool', 'token_dropout',
+)  # fmt: skip
 
 
 def read_config(folder):

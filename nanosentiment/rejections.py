@@ -26,6 +26,10 @@ REMEDIES = [
     (r'is an object', 'write the text as a value of its own: pandas.json_normalize does that'),
     (r'is a list', 'write the text as one string'),
     (r'^no text', 'is --text_column={text_column} right? If it is, these rows lack a text'),
+    (
+        r'^no second text',
+        'is --text_pair_column={text_pair_column} right? If it is, these rows lack a second text',
+    ),
     (r'^no label', 'is --label_column={label_column} right? If it is, these rows lack a label'),
     (r'^not a JSON object', 'write each row as an object: {{"text": "...", "label": "..."}}'),
     (r'^not ', "set --encoding to the file's own, e.g. cp1252, cp1251 or gb18030"),
@@ -46,7 +50,7 @@ class Rejections:
     """The rows of one file that cannot be used. Holds a few counts, so that any number fits."""
 
     def __init__(self, columns):
-        """columns  {'text_column': ..., 'label_column': ..., 'split_column': ...}, for remedies"""
+        """columns  {setting: the columns as the user has set them}, for the remedies"""
         self.columns = columns
         patterns = [fill_in(pattern, columns, re.escape) for pattern, _ in REMEDIES]
         self.patterns = [re.compile(pattern) for pattern in patterns]

@@ -17,6 +17,7 @@ from nanosentiment.cleaning import clean_or_keep
 from nanosentiment.columns import check_keys, find_columns, row_label, row_text
 from nanosentiment.labels import describe_labels, label_order, shorten
 from nanosentiment.memmaps import MAX_LABELS
+from nanosentiment.pairs import show_pair
 from nanosentiment.rejections import (
     WRONG_NUMBER_OF_FIELDS,
     Rejections,
@@ -79,13 +80,16 @@ def scan_file(scan, split_name, path, recipe, texts_file, rejected):
     """Adds one raw file to a Scan, its clean texts and its rejected rows to the open files."""
     text_column, label_column = recipe['columns']
     split_column = recipe['split_column']
+    text_pair_column = recipe.get('text_pair_column', '')
     table = Table(path, **recipe['table'])
-    columns = find_columns(table, text_column, label_column, split_column)
+    columns = find_columns(table, text_column, label_column, split_column, text_pair_column)
+    pair_columns = columns.get('text_pair_column', [])
     rejections = Rejections(
         {
             'text_column': text_column,
             'label_column': label_column,
             'split_column': split_column,
+            'text_pair_column': text_pair_column,
         }
     )
     scan.notes[split_name] = table.notes
@@ -94,7 +98,7 @@ def scan_file(scan, split_name, path, recipe, texts_file, rejected):
 
     for row_number, (line_number, row, reason) in enumerate(table):
         rejections.n_rows += 1
-        raw_text, text_reason = row_text(row, columns['text_column'])
+        raw_text, text_reason = row_text(row, columns['text_column'], pair_columns)
         label, label_reason = row_label(row, label_column, recipe['label_names'])
         if WRONG_NUMBER_OF_FIELDS in reason and label not in scan.label_numbers:
             label = ''  # what stands in its place belongs to another column
@@ -113,7 +117,7 @@ def scan_file(scan, split_name, path, recipe, texts_file, rejected):
         if is_emptied:
             scan.n_emptied += 1
         if text != raw_text:
-            scan.add_cleaning(raw_text, text, split_number, row_number)
+            scan.add_cleaning(show_pair(raw_text), show_pair(text), split_number, row_number)
         if split_number == TRAIN:
             scan.add_columns(row, label, label_column)
 

@@ -21,6 +21,8 @@ from collections import Counter, defaultdict
 import regex  # comes with tiktoken; the standard library's re does not know \p{L}
 import tiktoken.load
 
+from nanosentiment.pairs import split_pair
+
 END_OF_TEXT = '<|endoftext|>'
 
 # GPT-2's rule for splitting a text into words (encoder.py in github.com/openai/gpt-2). Pairs are
@@ -202,10 +204,14 @@ class BaseTokenizer:
     sha256              of vocab_file, which tells vocabularies of one name apart
     n_vocab             number of rows that an embedding needs: the largest id + 1
     n_prefix, n_suffix  number of special tokens before and after a text
+    pair_ids            special tokens between the two texts of a pair; [] if it knows no pairs
+    pair_sep            the id after which the token types of a pair change from 0 to 1; -1: never
     is_learned          whether the vocabulary is learned from the training split
     """
 
     is_learned = False
+    pair_ids = ()
+    pair_sep = -1
 
     def __init__(self, name, vocab_file):
         self.name = name
@@ -301,19 +307,36 @@ class JsonTokenizer(BaseTokenizer):
         mask = self.coder.encode('a').special_tokens_mask
         self.n_prefix = [*mask, 0].index(0)
         self.n_suffix = len(empty_ids) + len(self.appended_ids) - self.n_prefix
+        # A pair is [CLS] a [SEP] b [SEP] for BERT, where b has token type 1, and <s> a </s></s> b
+        # </s> for RoBERTa, which does not tell the two apart by type.
+        empty_pair = self.coder.encode('', '')
+        self.pair_ids = empty_pair.ids[self.n_prefix : len(empty_pair) - self.n_suffix]
+        if self.pair_ids and empty_pair.type_ids[-1] == 1:
+            self.pair_sep = self.pair_ids[-1]
         # not the number of tokens, for ids may have gaps
         self.n_vocab = max(self.coder.get_vocab().values()) + 1
 
     def encode_batch(self, texts):
-        """List of texts -> list of lists of ids, as encode gives them."""
+        """List of texts, or of pairs as join_pair makes them -> list of lists of ids."""
+        inputs = []
+        for text in texts:
+            first, second = split_pair(replace_lone_surrogates(text))
+            inputs.append(first if second is None else (first, second))
         # encode_batch_fast does not note where in the text a token stands, which saves time
-        whole_texts = [replace_lone_surrogates(text) for text in texts]
-        encodings = self.coder.encode_batch_fast(whole_texts)
+        encodings = self.coder.encode_batch_fast(inputs)
         return [encoding.ids + self.appended_ids for encoding in encodings]
 
     def decode(self, ids):
-        """Ids -> text without special tokens, with the spaces that the file's decoder puts."""
-        return self.coder.decode([int(i) for i in ids])
+        """
+        Ids -> text without special tokens, with the spaces that the file's decoder puts. A pair is
+        'first | second'.
+        """
+        ids = [int(i) for i in ids]
+        end = len(ids) - self.n_suffix
+        if self.pair_ids and self.pair_ids[0] in ids[self.n_prefix : end]:
+            middle = ids.index(self.pair_ids[0], self.n_prefix)
+            return f'{self.coder.decode(ids[:middle])} | {self.coder.decode(ids[middle:])}'
+        return self.coder.decode(ids)
 
 
 # -----------------------------------------------------------------------------
