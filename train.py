@@ -172,9 +172,12 @@ def fall_back_if_unreachable(config, defaults):
         print(f'#  GOING ON WITH {fallback} INSTEAD:', file=sys.stderr)
         print(f'#  its figures say nothing about {config["dataset"]}', file=sys.stderr)
         print('#' * 100, file=sys.stderr)
-    is_about_data = ('--dataset=', '--text_column=', '--label_column=', '--test_file=')
+    about_data = {
+        'dataset', 'text_column', 'text_pair_column', 'label_column', 'label_names', 'test_file',
+        'val_file', 'split_column', 'delimiter', 'encoding', 'header',
+    }  # fmt: skip
     flags = [arg for arg in sys.argv[1:] if arg.startswith('--')]
-    flags = [arg for arg in flags if not arg.startswith(is_about_data)]
+    flags = [arg for arg in flags if arg[2:].partition('=')[0] not in about_data]
     globals().update({name: defaults[name] for name in config if name in globals()})
     return configure(globals(), prepare, argv=[fallback, *flags])
 
