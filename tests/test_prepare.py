@@ -607,6 +607,28 @@ def test_cleaning_removes_no_signal_unless_told(prepare_csv):
     assert report['cleaning_example'] == {}
 
 
+@pytest.mark.parametrize('is_cased', [True, False])
+def test_case_follows_the_checkpoint(prepare_csv, tmp_path, is_cased):
+    """A cased model was trained to read capitals; an uncased one has no tokens for them."""
+    tokenizers = pytest.importorskip('tokenizers')
+    vocab = {'[UNK]': 0, '[CLS]': 1, '[SEP]': 2, 'good': 3, 'Good': 4}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, '[UNK]'))
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        '[CLS] $A [SEP]', special_tokens=[('[CLS]', 1), ('[SEP]', 2)]
+    )
+    if not is_cased:
+        tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    tokenizer.save(str(tmp_path / 'tokenizer.json'))
+
+    rows = [('Good', 'a'), ('good', 'b')]
+    folder = prepare_csv(
+        rows, tokenizer=str(tmp_path / 'tokenizer.json'), val_fraction=0.0, test_fraction=0.0
+    )
+
+    ids = [text[1] for text in Split(folder, 'train')]
+    assert ids == ([4, 3] if is_cased else [3, 3])
+
+
 def test_the_report_shows_what_cleaning_changes(prepare_csv, capsys):
     """One text before and after, because nobody reads all of them; blanks do not count."""
     words = ' '.join(f'w{i}' for i in range(30))

@@ -207,6 +207,22 @@ def test_a_moved_run_goes_on_where_it_lies(trained, run_here, tmp_path, monkeypa
     assert times_of_files(trained.out_dir) == before
 
 
+def test_a_run_whose_data_was_moved_goes_on(trained, run_here, tmp_path):
+    """Another machine has other paths. The files are known by their checksums."""
+    last = copy_run(trained, tmp_path / 'run')
+    flags = []
+    for setting in ('dataset', 'test_file'):
+        moved = tmp_path / f'moved {setting}.csv'
+        shutil.copy(last['settings'][setting], moved)
+        flags.append(f'--{setting}={moved}')
+        last['settings'][setting] = f'/gone/{setting}.csv'
+    torch.save(last, tmp_path / 'run/last.pt')
+
+    flags += [f'--out_dir={tmp_path}/run', '--init_from=resume', '--max_epochs=7']
+    run_here('train.py', *flags)
+    assert read_log(tmp_path / 'run')[-1]['iter'] == 7 * 27
+
+
 def test_a_run_without_an_evaluation_has_no_test_score(trained, run_here, tmp_path):
     """A best.pt that lies there belongs to an older run."""
     last = copy_run(trained, tmp_path / 'run')
