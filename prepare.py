@@ -84,8 +84,8 @@ speakers = 'all'  # of dialogues with "Name:" at line starts: 'all', or e.g. 'cu
 # split
 val_fraction = 0.1  # of each label, taken from the training file
 test_fraction = 0.1  # likewise, if there is no test file
-split_seed = 0  # another seed draws other validation rows
-folds = 0  # number of folds; train.py runs them all, prepare.py alone does nothing without fold
+split_seed = 0  # another seed draws other validation rows and test rows
+folds = 0  # number of folds; train.py runs them all, prepare.py alone ignores it without fold
 fold = 0  # which of them is the test split, from 1
 # length
 block_size = 256  # in tokens; training cuts longer texts, while all that is prepared is uncut
@@ -494,9 +494,12 @@ def count_labels(labels, split_of_row, label_names, unknown_labels):
 
 def measure_lengths(lengths, labels, split_of_row, label_names):
     """-> {label: 5th, 50th and 95th percentile and maximum of its training texts' lengths}"""
+    is_train = split_of_row == TRAIN
+    train_lengths = lengths[is_train]
+    train_labels = labels[is_train]
     length_percentiles = {}
     for label, name in enumerate(label_names):
-        lengths_of_label = lengths[(split_of_row == TRAIN) & (labels == label)]
+        lengths_of_label = train_lengths[train_labels == label]
         if len(lengths_of_label) > 0:
             length_percentiles[name] = np.percentile(lengths_of_label, (5, 50, 95, 100)).tolist()
     return length_percentiles
@@ -551,8 +554,10 @@ def print_report(report):
 
     cleaning = report['cleaning_example']
     if cleaning:
-        print(f'\nCleaning changes the words of {report["cleaned"]:,} texts, first of row', end=' ')
-        print(f'{cleaning["row"]}:\n  before: {cleaning["before"]}\n  after:  {cleaning["after"]}')
+        n = report['cleaned']
+        print(f'\nCleaning changes the words of {n:,} texts, first of row {cleaning["row"]}:')
+        print(f'  before: {cleaning["before"]}')
+        print(f'  after:  {cleaning["after"]}')
 
     share = report['share_truncated']
     print(f'\n{share:.1%} of the training texts are longer than block_size, and cut in training')

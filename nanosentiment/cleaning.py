@@ -251,10 +251,10 @@ def clean_or_keep(text, settings):
 
     The two texts of a pair are cleaned each by itself, if the settings have a text_pair_column.
     """
-    first, second = text, None
-    if settings.get('text_pair_column'):
-        first, second = split_pair(text)
-    first, is_emptied = clean_or_keep_one(first.replace(PAIR_MARK, ' '), settings)
+    if not settings.get('text_pair_column'):
+        text = text.replace(PAIR_MARK, ' ')  # else it would pass for a pair
+    first, second = split_pair(text)
+    first, is_emptied = clean_or_keep_one(first, settings)
     if second is None:
         return first, is_emptied
     second, is_second_emptied = clean_or_keep_one(second, settings)

@@ -13,7 +13,6 @@ The rest compares two runs on the same texts, and shows the scores.
 
 import json
 import os
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import numpy as np
 
 from nanosentiment.baseline import fit_baselines, split_labels
 from nanosentiment.cleaning import clean
-from nanosentiment.columns import check_columns, parse_columns, row_label, row_text
+from nanosentiment.columns import check_keys, find_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
 from nanosentiment.files import write_whole
@@ -45,8 +44,9 @@ from nanosentiment.predictions import (
     read_table,
     write_table,
 )
-from nanosentiment.rejections import Rejections
+from nanosentiment.rejections import Rejections, describe_rejected
 from nanosentiment.repeats import are_folds, find_runs
+from nanosentiment.scanning import say
 from nanosentiment.tables import Table
 
 # confidences below which an application might pass a text on to a person
@@ -80,11 +80,6 @@ def report_unknown(where, labels, targets, n_known):
         names = shorten(labels[n_known:])
         what = f'{where}: {n_unknown} of {len(targets)} texts have a label unknown to the run'
         say(f'{what} ({names}); they count as wrong answers')
-
-
-def say(line):
-    """Prints a line on stderr; it stays one line if a label in it has several."""
-    print(' '.join(line.splitlines()), file=sys.stderr)
 
 
 # a split
@@ -205,14 +200,10 @@ def file_examples(
     table = Table(path, delimiter, encoding, header)
     for note in table.notes:
         say(f'{path}: {note}')
-    if table.kind == 'txt':
-        what = f'{path} is plain text, which has no labels'
-        raise ValueError(f'{what}; name a .csv, .tsv, .json or .jsonl file')
-    text_columns = parse_columns(text_column, table.columns)
-    check_columns(table, 'text_column', text_columns)
     pair_columns = find_pair_columns(recipe, table, text_pair_column)
-    check_columns(table, 'text_pair_column', pair_columns)
-    check_columns(table, 'label_column', [label_column])
+    columns = find_columns(
+        table, text_column, label_column, text_pair_column=','.join(pair_columns)
+    )
 
     rejections = Rejections(
         {
@@ -223,7 +214,9 @@ def file_examples(
         }
     )
     label_names = find_label_names(recipe)
+    text_columns = columns['text_column']
     rows = read_examples(table, text_columns, label_column, label_names, rejections, pair_columns)
+    check_keys(table, columns)
     names = [name for _, _, name in rows]
     report_rejected(path, rejections.summary(Counter(names)))
 
@@ -267,12 +260,11 @@ def report_rejected(path, summary):
         raise ValueError(f'{path} has no rows; is it the right file?')
     if n_rejected == 0:
         return
-    why = f'{summary["reason"]} ({summary["with_reason"]} rows, the first in line '
-    why += f'{summary["line"]}); {summary["remedy"] or "correct these rows"}'
+    line = describe_rejected(path, summary)
+    remedy = summary['remedy'] or 'correct these rows'
     if n_rejected == n_rows:
-        raise ValueError(f'{path} has no row with a text and a label: {why}')
-    share = f'{n_rejected} of {n_rows} rows ({n_rejected / n_rows:.1%})'
-    say(f'{path}: {share} cannot be used and are left out: {why}')
+        raise ValueError(f'{line}; {remedy}')
+    say(f'{line}, and they are left out; {remedy}')
 
 
 def find_label_names(recipe):

@@ -47,6 +47,7 @@ def read_json_rows(f, array_key=''):
             row = reader.read_value()
         except json.JSONDecodeError as error:
             reader.skip_broken(error, is_in_array)
+            # the json module's messages may end in 'at', for a position that is not shown here
             problem = error.msg.removesuffix(' starting at').removesuffix(' at').lower()
             yield line_number, {}, f'not a JSON object: {problem}'
             continue
@@ -135,10 +136,14 @@ def read_keys(reader):
 
 CHUNK = 1 << 16  # the characters that are read at a time
 MAX_CHARACTERS = 1 << 24  # a longer value is taken for a broken one
-LONGEST_TOKEN = 12  # '\ud83d\ude00'
+# An error this close to the end of the text may only mean that a token is cut, such as
+# '\ud83d\ude00', the longest.
+LONGEST_TOKEN = 12
+# commas are skipped like blanks, so that rows with and without them between are read alike
 BLANKS = re.compile(r'[\s,]*')
-# Where a value may begin after a broken one. An indented line may be a part of the broken one, and
-# so may one that begins with a quote; but a row must not be lost, so that a brace is believed.
+# Where a value may begin after a broken one: on a line that begins with a bracket, however far it
+# is indented, for else a row may be lost. Other lines may be a part of the broken value if they are
+# indented, or begin with a quote or a closing brace.
 NEXT_LINE = re.compile(r'\n\s*(?=[{\[\]])|\n(?=[^\s"}])')
 NEXT_IN_LINE = re.compile(r'\} ?, ?(?=\{)')
 

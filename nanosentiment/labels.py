@@ -14,7 +14,7 @@ TRUTH_VALUES = {'true', 'false'}
 BINARY_VALUES = {'0', '1', 'true', 'false'}
 SEPARATORS = ',;|'
 
-# from so many different numbers on, a label column is taken for a quantity
+# a label column with more different numbers than this is taken for a quantity, see is_quantity
 MANY_NUMBERS = 20
 
 
@@ -82,7 +82,7 @@ def describe_labels(counts, binary_columns=(), label_column=''):
         notes.append(
             f'labels such as {example!r} look like several labels in one; each combination is '
             'learned as a label of its own, because a text has one label here; to learn them '
-            f'apart, give each a column of 0 and 1 and train once for each: --label_column='
+            'apart, give each a column of 0 and 1 and train once for each --label_column'
         )
     is_binary = set(counts) <= BINARY_VALUES
     if is_binary and binary_columns:
@@ -116,7 +116,7 @@ def are_combinations(counts):
     lists = []
     for label in counts:
         parts = split_label(label)
-        if parts and WRITTEN_LIST.fullmatch(label):
+        if WRITTEN_LIST.fullmatch(label):
             return True
         n_labels_with.update(parts or {label})
         if parts:
@@ -134,9 +134,9 @@ def split_label(label):
     if is_list:
         label = label[1:-1]
     parts = {part.strip().strip('\'"') for part in re.split(f'[{SEPARATORS}]', label)}
-    if is_list and len(parts) == 1:
+    if is_list or len(parts) > 1:
         return parts
-    return parts if len(parts) > 1 else set()
+    return set()
 
 
 def is_quantity(counts):

@@ -5,18 +5,17 @@ import re
 from collections import Counter
 
 from nanosentiment.metrics import describe_column
+from nanosentiment.tables import WRONG_NUMBER_OF_FIELDS
 
-# in Table's reasons: cells of such a row may stand below the wrong column names
-WRONG_NUMBER_OF_FIELDS = 'fields instead of'
-
-# Rows with more combinations of columns and labels are no longer counted by label.
-MAX_LABELS = 500
+# With more labels than this, rejected rows are not compared by label.
+MAX_LABELS_COMPARED = 500
 MAX_LABELS_SHOWN = 5
 # The shares of the labels differ if chance would make them differ as much in 1 of 20 files.
 P_VALUE = 0.05
 
-# What most rejected rows lack -> what to do about it. The first pattern that is found in a reason
-# decides, and the reasons that share a pattern are of one kind.
+# (pattern, what to do about the rows with such a reason). The first pattern that is found in a
+# reason decides, and the reasons that share a pattern are of one kind. fill_in puts the user's
+# columns in place of {label_column} and the like.
 REMEDIES = [
     (
         r'^{label_column} is (a list|an object)',
@@ -64,10 +63,11 @@ class Rejections:
         kind = self.find_kind(reason)
         self.kinds[kind] += 1
         self.first.setdefault(kind, (line_number, reason))
-        if label and (label in self.labels or len(self.labels) <= MAX_LABELS):
+        if label and (label in self.labels or len(self.labels) <= MAX_LABELS_COMPARED):
             self.labels[label] += 1
 
     def find_kind(self, reason):
+        """The number in REMEDIES of a reason's kind; len(REMEDIES) if no pattern is found in it."""
         for kind, pattern in enumerate(self.patterns):
             if pattern.search(reason):
                 return kind
@@ -103,7 +103,8 @@ def compare_labels(rejected_counts, usable_counts):
     [[label, rejected rows, all rows], ...] of the labels that lose the largest and the smallest
     share of their rows, or [] if the shares do not differ by more than chance.
     """
-    if len(rejected_counts | usable_counts) > MAX_LABELS:
+    labels = rejected_counts | usable_counts  # only the keys matter
+    if len(labels) > MAX_LABELS_COMPARED:
         return []
     counts = Counter()
     for label, n in rejected_counts.items():
@@ -114,7 +115,7 @@ def compare_labels(rejected_counts, usable_counts):
         return []
 
     shares = []
-    for label in rejected_counts | usable_counts:
+    for label in labels:
         n_rejected = rejected_counts.get(label, 0)
         n = n_rejected + usable_counts.get(label, 0)
         shares.append([label, n_rejected, n])

@@ -19,14 +19,13 @@ from nanosentiment.labels import describe_labels, label_order, shorten
 from nanosentiment.memmaps import MAX_LABELS
 from nanosentiment.pairs import show_pair
 from nanosentiment.rejections import (
-    WRONG_NUMBER_OF_FIELDS,
     Rejections,
     describe_rejected,
     describe_remedy,
     has_too_many,
 )
 from nanosentiment.splitting import LEFT_OUT, TEST, TRAIN, VAL
-from nanosentiment.tables import Table, cell_text
+from nanosentiment.tables import WRONG_NUMBER_OF_FIELDS, Table, cell_text
 
 # what a split column may say, in any case; the files' own names are among these words
 SPLIT_WORDS = {
@@ -39,7 +38,7 @@ SPLIT_WORDS = {
     'test': TEST,
     'testing': TEST,
 }
-# of a column's values and the labels; a column with so many is no category for describe_column
+# pairs of value and label in a column; one with so many is no category for describe_column
 MAX_COMBINATIONS = 1000
 # what a column of zeros and ones may hold
 BINARY_TEXTS = ('0', '1', '0.0', '1.0', 'true', 'false', 'True', 'False', 'TRUE', 'FALSE')
@@ -182,7 +181,7 @@ class Scan:
         self.row_numbers = array('q')  # where it stands in its file, from 0
         self.line_numbers = array('q')  # the first of its lines there, from 1
         self.hashes = array('q')  # of the clean text, alike for equal texts
-        # of all of them
+        # of all usable rows together
         self.label_numbers = {}  # {label: number}
         self.n_emptied = 0  # texts of which cleaning would leave nothing
         self.n_cleaned = 0  # texts that cleaning changes by more than white space
@@ -215,7 +214,7 @@ class Scan:
             if value:
                 self.n_present[column] += 1
             counts = self.column_counts[column]
-            # no category if there are more; what would be counted would only grow
+            # a column with more is no category, and to count on would only take memory
             if len(counts) < MAX_COMBINATIONS:
                 counts[hash(value), label] += 1
 
@@ -360,19 +359,19 @@ def say_findings(files, paths, rejected_path, max_rejected):
 
     files is what describe_files returns. ValueError if too many rows of a file cannot be used.
     """
-    errors = []
+    error = ''
     for split_name, file in files.items():
         path = paths[split_name]
         lines = [f'{path}: {note}' for note in file['notes']]
-        if has_too_many(file, max_rejected):
+        if has_too_many(file, max_rejected) and not error:
             rejected = describe_rejected(path, file, rejected_path)
-            errors.append(f'{rejected}; {describe_remedy(file)}')
+            error = f'{rejected}; {describe_remedy(file)}'
         elif file['rejected'] > 0:
             lines.append(describe_rejected(path, file, rejected_path))
         for line in lines:
             say(line)
-    if errors:
-        raise ValueError(errors[0])
+    if error:
+        raise ValueError(error)
 
 
 def say(line):

@@ -156,7 +156,7 @@ class Table:
             return
         n_columns = counts[0]
         if header is False:
-            n_columns = widest_rows(counts)
+            n_columns = count_columns(counts)
         quoting = find_quoting(sample, delimiter, n_columns)
         self.dialect = Dialect(delimiter, quoting, n_columns)
 
@@ -271,6 +271,7 @@ def check_header(header):
 def check_encoding(encoding):
     """Raises ValueError for an encoding that Python does not know."""
     try:
+        # codecs.lookup would also find base64, which is no text, and idna, which marks no errors
         b'a,b'.decode(encoding or 'utf-8', errors='nanosentiment.mark')
     except (LookupError, ValueError):
         raise ValueError(
@@ -324,6 +325,10 @@ def without_surrogates(row):
     return json.loads(SURROGATE.sub('\ufffd', json.dumps(row, ensure_ascii=False)))
 
 
+# -----------------------------------------------------------------------------
+# kinds of files
+
+
 def refuse_other_formats(path):
     """Raises ValueError for files that are no text, and says how to convert them."""
     with report_unreadable(path), open_bytes(path) as f:
@@ -338,6 +343,7 @@ def refuse_other_formats(path):
             raise ValueError(f'{path} is {description}; {remedy}')
 
 
+# filled in twice: here with the function of pandas, by refuse_other_formats with the paths
 PANDAS = (
     'convert it: python -c "import pandas; '
     "pandas.{read}('{{path}}').to_csv('{{csv_path}}', index=False)\""
@@ -559,7 +565,7 @@ def count_fields(sample, delimiter):
     return counts
 
 
-def widest_rows(counts):
+def count_columns(counts):
     """
     The number of columns of a file without a header: the most fields of at least 1 row in 10.
 
@@ -679,10 +685,10 @@ def read_records(lines, dialect, encoding):
         # Line ends may be mixed. A CR ends a line here only if complete rows are on both sides.
         if '\r' in content and n_lines == 1 and len(fields) != n_columns:
             rows = rows_between_cr(content, dialect, encoding)
-            for fields, reason in rows:
-                yield line_number, fields, reason
-                line_number += 1
             if rows:
+                for fields, reason in rows:
+                    yield line_number, fields, reason
+                    line_number += 1
                 continue
 
         flaw = find_flaw(fields, encoding)
@@ -705,6 +711,10 @@ def rows_between_cr(content, dialect, encoding):
     return rows
 
 
+# in reasons: cells of such a row may stand below the wrong column names
+WRONG_NUMBER_OF_FIELDS = 'fields instead of'
+
+
 def fit_fields(fields, n_columns):
     """As many fields as there are columns, and a reason if there are too many."""
     if len(fields) < n_columns:
@@ -713,7 +723,7 @@ def fit_fields(fields, n_columns):
         return fields + [''] * n_missing, ''
     if not ''.join(fields[n_columns:]).strip():
         return fields[:n_columns], ''
-    return fields, f'{len(fields)} fields instead of {n_columns}'
+    return fields, f'{len(fields)} {WRONG_NUMBER_OF_FIELDS} {n_columns}'
 
 
 def read_quoted(line, lines, dialect):
@@ -736,7 +746,8 @@ def read_quoted(line, lines, dialect):
     if reader.line_num > 1:  # the reader has asked for the next line
         return [], 1, 'broken quoting: a quote is never closed'
     if 0 < dialect.n_columns < len(fields):
-        return [], 1, f'broken quoting: {len(fields)} fields instead of {dialect.n_columns}'
+        reason = f'{len(fields)} {WRONG_NUMBER_OF_FIELDS} {dialect.n_columns}'
+        return [], 1, f'broken quoting: {reason}'
     return show(fields), 1, ''
 
 

@@ -245,8 +245,9 @@ def test_rows_without_text_or_label_are_left_out(evaluated, tmp_path, capsys):
     labels = evaluated.classifier.labels
     assert examples.targets.tolist() == [labels.index('good'), labels.index('bad')]
     err = capsys.readouterr().err
-    line = f'{path}: 3 of 5 rows (60.0%) cannot be used and are left out'
-    assert err.startswith(f'{line}: no label (2 rows, the first in line 4); is --label_column=is ')
+    line = f'{path}: 3 of 5 rows cannot be used: no label (2 rows, the first in line 4)'
+    end = ' and other reasons, and they are left out; is --label_column=is '
+    assert err.startswith(line + end)
     assert err.count('\n') == 1
 
 
@@ -281,7 +282,7 @@ def test_a_labelled_file_may_be_any_table(evaluated, tmp_path, name):
 def test_a_plain_text_file_has_no_labels(evaluated, tmp_path):
     path = tmp_path / 'rows.txt'
     path.write_text('lovely\nlate\n')
-    with pytest.raises(ValueError, match='rows.txt is plain text, which has no labels; name a '):
+    with pytest.raises(ValueError, match='rows.txt is read as plain text, which has no labels; '):
         file_examples(evaluated.classifier, str(path))
 
 
@@ -441,7 +442,7 @@ def test_the_raw_file_of_a_split_is_read_as_in_training(evaluated, tmp_path):
         ('body,mood\nlovely,purple\n', 'label purple is unknown; the labels of this run are bad'),
         (
             'body,mood\n,good\nlovely,\n,bad\n',
-            r'no row with a text and a label: no text \(2 rows, the first in line 2\)',
+            r'3 of 3 rows cannot be used: no text \(2 rows, the first in line 2\)',
         ),
         ('body,mood\n', 'has no rows; is it the right file'),
     ],
