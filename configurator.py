@@ -213,7 +213,7 @@ def print_help(script_globals, modules):
             group = setting.group
             print(f'\n{group}')
         print_setting(setting, flag_width)
-    # now, because a reader such as `head` may have closed the pipe by the time Python ends
+    # now, because configure knows what to do if a reader such as `head` has closed the pipe
     sys.stdout.flush()
 
 
@@ -319,7 +319,11 @@ def configure(script_globals, *modules, argv=None):
     if argv is None:
         argv = sys.argv[1:]
     if '-h' in argv or '--help' in argv:
-        print_help(script_globals, modules)
+        try:
+            print_help(script_globals, modules)
+        except BrokenPipeError:  # a reader such as `head` has seen enough
+            # what is not written yet would be an error again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
     own = declared_settings(script_globals)

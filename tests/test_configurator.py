@@ -512,3 +512,13 @@ def test_a_stdout_that_cannot_be_reconfigured_is_left_alone():
     """A notebook's stdout has no reconfigure()."""
     cell = 'type("Cell", (), dict(write=sys.stdout.write, flush=sys.stdout.flush))()'
     assert run_after_configure(f'sys.stdout = {cell}', 'utf-8').split() == ['done', '\u4f60']
+
+
+def test_a_reader_may_close_the_pipe():
+    """`python train.py --help | head` is how people look at a long list."""
+    command = [sys.executable, f'{ROOT}/train.py', '--help']
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b''
+    assert process.wait() == 0
