@@ -43,8 +43,8 @@ from nanosentiment.datasets import DATASETS, find_raw
 from nanosentiment.device import choose_device
 from nanosentiment.fast import GraphStep, keep_memory, predict
 from nanosentiment.files import read_json
+from nanosentiment.hub import find
 from nanosentiment.memmaps import Split, epoch_batches, pad_rows
-from nanosentiment.pretrained import find
 from nanosentiment.tables import Table
 from nanosentiment.tokenizer import Tokenizer, load_tokenizer
 from train import clip_and_update, forward_backward, get_batch

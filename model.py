@@ -22,7 +22,7 @@ import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
-from nanosentiment import fast, pretrained
+from nanosentiment import fast, hub, pretrained
 
 CHOICES = {
     'pool': ('last', 'first', 'mean'),
@@ -324,7 +324,7 @@ class Transformer(nn.Module):
         """
         A model with the weights of a checkpoint in Hugging Face's layout.
 
-        name is a folder, a hub name, or a short one such as 'gpt2'; see pretrained.find.
+        name is a folder, a hub name, or a short one such as 'gpt2'; see hub.find.
         settings are fields of Config that a user may set against the checkpoint's: block_size,
         causal, dropout, head, head_dropout, pair_sep, pool, token_dropout; None keeps the
         checkpoint's.
@@ -332,7 +332,7 @@ class Transformer(nn.Module):
         model.loaded tells what was taken, what starts fresh and what is not used.
         ValueError if any tensor on either side is not accounted for.
         """
-        folder = pretrained.find(name)
+        folder = hub.find(name)
         fields = pretrained.model_settings(folder, settings)
         model = cls(Config(n_class=n_class, **fields))
         shapes = {key: tuple(p.shape) for key, p in model.named_parameters()}

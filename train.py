@@ -41,9 +41,10 @@ from nanosentiment.download import Unreachable
 from nanosentiment.evaluation import evaluate, print_evaluation, split_examples, wandb_plots
 from nanosentiment.fast import GraphStep, keep_memory, predict
 from nanosentiment.files import write_whole
+from nanosentiment.hub import find
 from nanosentiment.memmaps import Split, epoch_batches, pad_rows, read_meta
 from nanosentiment.metrics import METRICS, fit_temperature, format_metric, score
-from nanosentiment.pretrained import check_tokens, find
+from nanosentiment.pretrained import check_tokens
 from nanosentiment.repeats import run_repeats
 
 # -----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from conftest import ROOT, SLOW
 from model import Config, Transformer
 from nanosentiment import download
 from nanosentiment.download import Unreachable, fetch
-from nanosentiment.pretrained import KNOWN_MODELS, MINILM_PACKAGE, find
+from nanosentiment.hub import KNOWN_MODELS, MINILM_PACKAGE, find
 
 NAME = 'acme/tiny'
 DEFAULT_TIMEOUT_S = download.TIMEOUT_S
@@ -355,7 +355,7 @@ def test_a_killed_download_continues_the_next_time(start_hub, monkeypatch, cache
     content = server.files['model.safetensors']
     make_known(monkeypatch, content)
     code = (
-        'from nanosentiment.pretrained import KNOWN_MODELS, find\n'
+        'from nanosentiment.hub import KNOWN_MODELS, find\n'
         f'KNOWN_MODELS["tiny"] = {KNOWN_MODELS["tiny"]}\n'
         f'find({NAME!r})\n'
     )

@@ -20,7 +20,7 @@ import torch
 from conftest import ROOT, SLOW, in_time, run
 
 from model import Config, Transformer
-from nanosentiment import fast, pretrained
+from nanosentiment import fast, hub, pretrained
 from nanosentiment.pretrained import FAMILIES, check_tokens
 
 transformers = pytest.importorskip('transformers')
@@ -1099,7 +1099,7 @@ def test_minilm_of_the_package_index_gives_their_vectors():
     """Real weights and real sentences, from text to vector, against their tokenizer and model."""
     from nanosentiment.tokenizer import get_tokenizer
 
-    folder = pretrained.find('minilm')
+    folder = hub.find('minilm')
     their_model = transformers.BertModel.from_pretrained(folder).eval()
     their_tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
     texts = [
