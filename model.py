@@ -1,17 +1,22 @@
 """
-The whole transformer in one file: GPT-2, BERT, DistilBERT and RoBERTa are one class with eight
-fields of its Config set differently, because they differ in no more than that.
+The whole transformer in one file: GPT-2, BERT and their relatives are one class with some fields of
+its Config set differently, because they differ in no more than that.
 
             causal  pre_norm  pool    gelu    eps    n_type  pos_offset  head
 GPT-2       True    True      last    tanh    1e-5   0       0           linear
 BERT        False   False     first   exact   1e-12  2       0           tanh
 DistilBERT  False   False     first   exact   1e-12  0       0           relu
 RoBERTa     False   False     first   exact   1e-5   1       2           tanh
+ELECTRA     False   False     first   exact   1e-12  2       0           gelu    embedding_size
+MPNet       False   False     first   exact   1e-12  0       2           tanh    n_bucket
+
+XLM-RoBERTa and CamemBERT are RoBERTas, multilingual BERT is a BERT.
 
 References:
 1) GPT-2, Radford et al. 2019: https://github.com/openai/gpt-2/blob/master/src/model.py
 2) BERT: https://arxiv.org/abs/1810.04805, DistilBERT: https://arxiv.org/abs/1910.01108,
-   RoBERTa: https://arxiv.org/abs/1907.11692
+   RoBERTa: https://arxiv.org/abs/1907.11692, ELECTRA: https://arxiv.org/abs/2003.10555,
+   MPNet: https://arxiv.org/abs/2004.09297
 3) the shape of this file and its names: https://github.com/karpathy/nanoGPT
 """
 
@@ -24,10 +29,11 @@ from torch.nn import functional as F
 
 from nanosentiment import fast, hub, pretrained
 
+HEAD_ACTIVATIONS = {'tanh': torch.tanh, 'relu': F.relu, 'gelu': F.gelu}
 CHOICES = {
     'pool': ('last', 'first', 'mean'),
     'gelu': ('tanh', 'exact'),
-    'head': ('linear', 'tanh', 'relu'),
+    'head': ('linear', *HEAD_ACTIVATIONS),
 }
 
 
@@ -39,8 +45,8 @@ class Config:
     n_layer: int = 4
     n_head: int = 4
     n_embd: int = 192
-    n_inner: int = 0  # width inside the MLP; 0 means 4 * n_embd, as in all four families
-    n_class: int = 3
+    n_inner: int = 0  # width inside the MLP; 0 means 4 * n_embd, as in most models
+    n_class: int = 3  # 0: a language model, which has no head and predicts the next token
     # regularisation
     dropout: float = 0.0
     head_dropout: float = 0.0  # before each linear layer of the head
@@ -54,11 +60,15 @@ class Config:
     n_type: int = 0  # segment embeddings; a single text is segment 0
     pair_sep: int = -1  # the token after which segment 1 of a pair begins; -1: all is segment 0
     pos_offset: int = 0  # RoBERTa counts positions from 2
-    head: str = 'linear'  # or a hidden layer with 'tanh' or 'relu' below the linear one
+    head: str = 'linear'  # or a hidden layer with 'tanh', 'relu' or 'gelu' below the linear one
+    embedding_size: int = 0  # width of ELECTRA's embeddings, which a layer widens; 0: n_embd
+    n_bucket: int = 0  # MPNet's attention depends on the distance, in 32 buckets; 0: it does not
 
     def __post_init__(self):
         if self.n_inner == 0:
             self.n_inner = 4 * self.n_embd
+        if self.embedding_size == 0:
+            self.embedding_size = self.n_embd
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -69,6 +79,31 @@ class Config:
         if self.causal and self.pool == 'first':
             reason = "pool='first' on a causal model reads one token only"
             raise ValueError(f"{reason}; set pool to 'last' or 'mean'")
+        if self.n_class == 0 and not self.causal:
+            reason = 'a language model (n_class=0) predicts the next token, so it must be causal'
+            raise ValueError(f'{reason}; set causal to True')
+        if self.n_bucket > 0 and self.causal:
+            reason = 'a model with n_bucket reads in both directions'
+            raise ValueError(f'{reason}; set causal to False')
+
+
+def distance_buckets(T, n_bucket, device):
+    """
+    The bucket (T, T) of the distance from each query (row) to each key (column), as in T5
+    (https://arxiv.org/abs/1910.10683): half of the buckets are for keys on the left, the other half
+    for keys on the right. A quarter is for the short distances, one each; the next quarter is for
+    those up to 128, ever wider ones, and the last bucket for all that are longer.
+    """
+    positions = torch.arange(T, device=device)
+    offset = positions[None, :] - positions[:, None]  # of the key from the query, (T, T)
+    n_side = n_bucket // 2
+    n_exact = n_side // 2
+    distance = offset.abs()
+    # where the distance is 0 this is -inf, which the last line does not look at
+    share = (distance.float() / n_exact).log() / math.log(128 / n_exact)
+    wide = n_exact + (share.clamp(min=0) * (n_side - n_exact)).long()
+    bucket = torch.where(distance < n_exact, distance, wide.clamp(max=n_side - 1))
+    return bucket + n_side * (offset > 0)
 
 
 def at_position(x, position):
@@ -89,8 +124,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x, mask, query_at=None):
         """
-        x (B, T, C); mask True where a key counts, (B, 1, 1, T), or None -> (B, T, C). With query_at
-        (B,) only that position of each text is a query: (B, 1, C).
+        x (B, T, C) -> (B, T, C). The mask is None, or (B, 1, 1, T) and True where a key counts, or
+        (B, nh, T, T) and added to the scores. With query_at (B,) only that position of each text is
+        a query: (B, 1, C), and an added mask is (B, nh, 1, T).
         """
         B, T, C = x.size()
         if query_at is None:
@@ -160,15 +196,18 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size + config.pos_offset, config.n_embd)
-        self.wse = nn.Embedding(config.n_type, config.n_embd) if config.n_type else None
+        size = config.embedding_size
+        self.wte = nn.Embedding(config.vocab_size, size)
+        self.wpe = nn.Embedding(config.block_size + config.pos_offset, size)
+        self.wse = nn.Embedding(config.n_type, size) if config.n_type else None
+        self.embed_proj = nn.Linear(size, config.n_embd) if size != config.n_embd else None
+        self.rel_bias = nn.Embedding(config.n_bucket, config.n_head) if config.n_bucket else None
         # at the exit of a pre-norm model, at the entrance of a post-norm model
-        self.ln = nn.LayerNorm(config.n_embd, eps=config.eps)
+        self.ln = nn.LayerNorm(config.n_embd if config.pre_norm else size, eps=config.eps)
         self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
         has_pooler = config.head != 'linear'
         self.pooler = nn.Linear(config.n_embd, config.n_embd) if has_pooler else None
-        self.head = nn.Linear(config.n_embd, config.n_class)
+        self.head = nn.Linear(config.n_embd, config.n_class) if config.n_class else None
         self.apply(self._init_weights)
         self.loaded = None  # what from_pretrained took and what starts fresh
 
@@ -208,6 +247,8 @@ class Transformer(nn.Module):
         one; targets (B,) labels. Returns logits (B, n_class) and, with targets, the loss of each
         text (B,). The caller averages them, since only the caller knows how many texts one step has
         over all micro-batches and processes. The logits do not depend on the padding.
+        A language model (n_class=0) has no logits of texts: it returns None, and the loss of each
+        text, which is that of next-token prediction.
 
         class_weight (n_class,) multiplies the cross-entropy of each label.
         prior (n_class,) holds log frequencies, which are added to the logits in the loss only
@@ -215,39 +256,30 @@ class Transformer(nn.Module):
         lm_weight is the weight of next-token prediction, as an auxiliary loss.
         """
         config = self.config
-        T = idx.size(1)
-        assert T <= config.block_size, f'{T} tokens, but block_size is {config.block_size}'
-        positions = torch.arange(T, device=idx.device)  # (T,)
-        is_real = positions < lengths[:, None]  # (B, T)
-
-        # embed
-        x = self.wte(idx)  # (B, T, C)
-        if self.training and config.token_dropout > 0:
-            # A hidden token loses its word, and the masks and means below leave it out. Where a
-            # causal model computes all positions there is no mask, and its empty place is seen.
-            is_real = self.hide_tokens(is_real, positions, lengths)
-            x = x * is_real[..., None]
-        x = x + self.wpe(positions + config.pos_offset)
-        if self.wse is not None:
-            x = x + self.segment(idx)
-        if not config.pre_norm:
-            x = self.ln(x)
-        x = fast.dropout(x, config.dropout, self.training)
+        x, is_real = self.embed(idx, lengths)  # (B, T, C), (B, T)
 
         # all blocks but the last; in a causal model no real token sees padding, so there is no mask
         key_mask = is_real[:, None, None]  # (B, 1, 1, T)
         mask = None if config.causal else key_mask
+        if self.rel_bias is not None:
+            mask = self.distance_mask(key_mask)  # (B, nh, T, T)
         for block in self.h[:-1]:
             x = block(x, mask)  # (B, T, C)
 
         # the last block; if the head reads a single position, only that one is computed
-        needs_all_positions = config.pool == 'mean' or lm_weight > 0
+        is_lm = config.n_class == 0
+        needs_all_positions = config.pool == 'mean' or lm_weight > 0 or is_lm
         if needs_all_positions:
             x = self.h[-1](x, mask)  # (B, T, C)
         else:
-            x = self.h[-1](x, key_mask, self.head_position(lengths))  # (B, 1, C)
+            position = self.head_position(lengths)  # (B,)
+            if self.rel_bias is not None:
+                key_mask = at_position(mask.transpose(1, 2), position).transpose(1, 2)
+            x = self.h[-1](x, key_mask, position)  # (B, 1, C)
         if config.pre_norm:
             x = self.ln(x)
+        if is_lm:
+            return None, self.lm_losses(x, idx, lengths)
 
         # pool
         if config.pool == 'mean':
@@ -260,7 +292,7 @@ class Transformer(nn.Module):
         # head
         if self.pooler is not None:
             pooled = self.pooler(fast.dropout(pooled, config.head_dropout, self.training))
-            pooled = torch.tanh(pooled) if config.head == 'tanh' else F.relu(pooled)
+            pooled = HEAD_ACTIVATIONS[config.head](pooled)  # (B, C)
         pooled = fast.dropout(pooled, config.head_dropout, self.training)
         logits = self.head(pooled).float()  # (B, n_class)
 
@@ -275,6 +307,33 @@ class Transformer(nn.Module):
             losses = losses + lm_weight * self.lm_losses(x, idx, lengths)
         return logits, losses
 
+    def embed(self, idx, lengths):
+        """
+        idx (B, T), lengths (B,) -> the input of the first block (B, T, C), and which tokens are
+        real (B, T): neither padding nor hidden by token dropout.
+        """
+        config = self.config
+        T = idx.size(1)
+        assert T <= config.block_size, f'{T} tokens, but block_size is {config.block_size}'
+        positions = torch.arange(T, device=idx.device)  # (T,)
+        is_real = positions < lengths[:, None]  # (B, T)
+
+        x = self.wte(idx)  # (B, T, embedding_size), which is C but in ELECTRA
+        if self.training and config.token_dropout > 0:
+            # A hidden token loses its word, and masks and means leave it out. Where a causal model
+            # computes all positions there is no mask, and its empty place is seen.
+            is_real = self.hide_tokens(is_real, positions, lengths)
+            x = x * is_real[..., None]
+        x = x + self.wpe(positions + config.pos_offset)
+        if self.wse is not None:
+            x = x + self.segment(idx)
+        if not config.pre_norm:
+            x = self.ln(x)
+        x = fast.dropout(x, config.dropout, self.training)
+        if self.embed_proj is not None:
+            x = self.embed_proj(x)  # (B, T, C)
+        return x, is_real
+
     def segment(self, idx):
         """
         The segment embedding of each token: (C,) if all texts are single, (B, T, C) if idx (B, T)
@@ -287,6 +346,15 @@ class Transformer(nn.Module):
         n_seps_before = is_sep.cumsum(1) - is_sep  # (B, T), without the token itself
         is_second = n_seps_before > 0
         return torch.where(is_second[..., None], self.wse.weight[1], self.wse.weight[0])
+
+    def distance_mask(self, key_mask):
+        """
+        MPNet's mask (B, nh, T, T), which is added to the scores: a number for each head and bucket
+        of distance, and -inf at the keys that do not count, where key_mask (B, 1, 1, T) is False.
+        """
+        buckets = distance_buckets(key_mask.size(-1), self.config.n_bucket, key_mask.device)
+        bias = self.rel_bias(buckets).permute(2, 0, 1)  # (nh, T, T)
+        return bias.masked_fill(~key_mask, float('-inf'))
 
     def head_position(self, lengths):
         """The position (B,) that the head reads."""
@@ -348,7 +416,7 @@ class Transformer(nn.Module):
         """
         n_params = sum(p.numel() for p in self.parameters())
         if not embeddings:
-            for table in (self.wte, self.wpe, self.wse):
+            for table in (self.wte, self.wpe, self.wse, self.rel_bias):
                 if table is not None:
                     n_params -= table.weight.numel()
         return n_params
@@ -377,8 +445,9 @@ class Transformer(nn.Module):
         if n_layer == 0:
             return
         frozen = [self.wte, self.wpe]
-        if self.wse is not None:
-            frozen.append(self.wse)
+        for module in (self.wse, self.embed_proj, self.rel_bias):
+            if module is not None:
+                frozen.append(module)
         if not self.config.pre_norm:
             frozen.append(self.ln)  # post-norm models normalise the embedding with it
         frozen += self.h[:n_layer]

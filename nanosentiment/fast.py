@@ -28,8 +28,9 @@ def cpu_attention(q, k, v, mask, is_causal, dropout_p):
     """
     softmax(q k^T / sqrt(head size)) v on a CPU; the plain form is F.scaled_dot_product_attention.
 
-    q (B, n_head, Tq, hs), k and v (B, n_head, T, hs); mask is True where a key counts,
-    broadcastable to (B, n_head, Tq, T), or None. Returns (B, n_head, Tq, hs).
+    q (B, n_head, Tq, hs), k and v (B, n_head, T, hs); the mask is None, or broadcastable to
+    (B, n_head, Tq, T) and True where a key counts, or of numbers that are added to the scores.
+    Returns (B, n_head, Tq, hs).
 
     PyTorch's CPU kernel has no dropout. In bfloat16, when there is a backward pass, it needs 5 to 8
     times as long as two matrix products and a softmax (20 ms against 2.6 at 16 tokens, 50 against
@@ -78,9 +79,13 @@ def explicit_attention(q, k, v, mask, is_causal, dropout_p):
     if n_fill:
         k = F.pad(k, (0, 0, 0, n_fill))
         v = F.pad(v, (0, 0, 0, n_fill))
-        mask = F.pad(mask, (0, n_fill))
+        no_key = False if mask.dtype == torch.bool else float('-inf')
+        mask = F.pad(mask, (0, n_fill), value=no_key)
 
-    bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float('-inf'))
+    if mask.dtype == torch.bool:
+        bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, float('-inf'))
+    else:
+        bias = mask.to(q.dtype)
     scale = q.size(-1) ** -0.5
     scores = torch.add(bias, q @ k.transpose(-2, -1), alpha=scale)  # (B, n_head, Tq, T + n_fill)
     weights = dropout(F.softmax(scores, dim=-1), dropout_p)

@@ -4,7 +4,7 @@ A checkpoint in Hugging Face's format, translated into our names. hub.py finds i
     settings = model_settings(folder, {'dropout': 0.1})  # fields of model.Config
     state, loaded = load_weights(folder, shapes)         # tensors under our names; a report
 
-GPT-2, BERT, DistilBERT and RoBERTa are entries of FAMILIES; another family is one more entry.
+GPT-2, BERT and its relatives are entries of FAMILIES; another family is one more entry.
 A checkpoint with a tensor too many or too few is refused: a ValueError of one line names it.
 Heads and buffers are exempt: unused ones are left out, and a missing head starts fresh.
 """
@@ -32,6 +32,28 @@ WEIGHT_FILES = (
     'pytorch_model.bin',
     'pytorch_model.bin.index.json',
 )
+# what else may lie in a folder, by the end of its name, and what to do then
+SAVE_AGAIN = 'load it with transformers and write it with model.save_pretrained(folder)'
+OTHER_FILES = {
+    'adapter_model.safetensors': (
+        'a LoRA adapter without its model',
+        'merge the two with the package peft: '
+        'model.merge_and_unload().save_pretrained(folder), and name that folder',
+    ),
+    'adapter_model.bin': (
+        'a LoRA adapter without its model',
+        'merge the two with the package peft: '
+        'model.merge_and_unload().save_pretrained(folder), and name that folder',
+    ),
+    '.h5': ('weights of TensorFlow', f'{SAVE_AGAIN} (version 4 of transformers, from_tf=True)'),
+    '.msgpack': ('weights of Flax', f'{SAVE_AGAIN} (version 4 of transformers, from_flax=True)'),
+    '.gguf': ('weights of llama.cpp', SAVE_AGAIN),
+    '.onnx': ('a graph for prediction', 'fetch model.safetensors, too'),
+    'best.pt': ('a run of this project', 'leave out its config.json'),
+}
+CHECKPOINT = re.compile(r'checkpoint-(\d+)')  # the folders that the Trainer of transformers writes
+# what DataParallel and torch.compile put in front of the names of weights
+WRAPPERS = ('module.', '_orig_mod.')
 # the types of numbers as .safetensors files name them
 DTYPES = {
     'F64': torch.float64,
@@ -129,14 +151,20 @@ def read_torch(path):
 
 
 def read_weights(folder, prefix):
-    """All tensors of a folder, {name without the prefix: tensor}."""
+    """
+    All tensors of a folder, {name without the prefix: tensor}, and a note if their names had a
+    wrapper's word in front, else ''.
+    """
     tensors = {}
+    wrapper = ''
     for file in weight_files(folder):
         path = os.path.join(folder, file)
         read = read_safetensors if file.endswith('.safetensors') else read_torch
         try:
             for full_name, tensor in read(path).items():
-                name = plain_name(full_name, prefix)
+                bare_name = without_wrapper(full_name)
+                wrapper = wrapper or full_name.removesuffix(bare_name)
+                name = plain_name(bare_name, prefix)
                 if name in tensors:
                     raise ValueError(f'{name} is there twice')
                 tensors[name] = tensor
@@ -147,11 +175,30 @@ def read_weights(folder, prefix):
             reason = f'{type(error).__name__}: {error}'.split('\n')[0]
             raise ValueError(f'{path} cannot be read ({reason}); {DAMAGED_FILE_REMEDY}') from None
     if not tensors:
-        raise ValueError(
-            f'{folder} lacks model.safetensors or pytorch_model.bin, or a part of it; '
-            'fetch it again'
-        )
-    return tensors
+        raise ValueError(describe_missing_weights(folder))
+    note = f'{wrapper} is left out of the names of the weights' if wrapper else ''
+    return tensors, note
+
+
+def describe_missing_weights(folder):
+    """One line on a folder without weights that can be read: what lies in it, and what to do."""
+    files = sorted(os.listdir(folder))
+    for ending, (what, remedy) in OTHER_FILES.items():
+        found = [file for file in files if file.endswith(ending)]
+        if found:
+            return f'{folder} holds only {found[0]}, {what}; {remedy}'
+    steps = [int(file.removeprefix('checkpoint-')) for file in files if CHECKPOINT.fullmatch(file)]
+    if steps:
+        newest = os.path.join(folder, f'checkpoint-{max(steps)}')
+        return f'{folder} has its weights in folders below it; name one of them, such as {newest}'
+    return f'{folder} lacks model.safetensors or pytorch_model.bin, or a part of it; fetch it again'
+
+
+def without_wrapper(name):
+    """'module._orig_mod.bert.pooler.weight' -> 'bert.pooler.weight'"""
+    while name.startswith(WRAPPERS):
+        name = name.partition('.')[2]
+    return name
 
 
 def plain_name(name, prefix):
@@ -200,6 +247,17 @@ BERT_WEIGHTS = {
     'head': 'classifier',
 }
 ROBERTA_WEIGHTS = BERT_WEIGHTS | {'pooler': 'classifier.dense', 'head': 'classifier.out_proj'}
+ELECTRA_WEIGHTS = ROBERTA_WEIGHTS | {'embed_proj': 'embeddings_project'}
+MPNET_WEIGHTS = ROBERTA_WEIGHTS | {
+    'rel_bias': 'encoder.relative_attention_bias',
+    'h.{}.attn.c_attn': (
+        'encoder.layer.{}.attention.attn.q',
+        'encoder.layer.{}.attention.attn.k',
+        'encoder.layer.{}.attention.attn.v',
+    ),
+    'h.{}.attn.c_proj': 'encoder.layer.{}.attention.attn.o',
+    'h.{}.ln_1': 'encoder.layer.{}.attention.LayerNorm',
+}
 DISTILBERT_WEIGHTS = {
     'wte': 'embeddings.word_embeddings',
     'wpe': 'embeddings.position_embeddings',
@@ -243,6 +301,9 @@ BERT_FIELDS = {
     'head_dropout': 'classifier_dropout',
     'n_type': 'type_vocab_size',
 }
+ELECTRA_FIELDS = BERT_FIELDS | {'embedding_size': 'embedding_size'}
+# MPNet's head has the dropout of its layers
+MPNET_FIELDS = BERT_FIELDS | {'head_dropout': 'hidden_dropout_prob'}
 DISTILBERT_FIELDS = {
     'vocab_size': 'vocab_size',
     'block_size': 'max_position_embeddings',
@@ -257,8 +318,8 @@ DISTILBERT_FIELDS = {
 
 # Fields of our Config where config.json says nothing. The head reads the text's 'last' real token,
 # the 'first', or the 'mean' of all (pool). It is one 'linear' layer, or has a hidden layer with
-# 'tanh' or 'relu' below that (head). GELU is computed by its definition, 'exact', or by GPT-2's
-# approximation, 'tanh' (gelu).
+# 'tanh', 'relu' or 'gelu' below that (head). GELU is computed by its definition, 'exact', or by
+# GPT-2's approximation, 'tanh' (gelu).
 GPT2_DEFAULTS = {
     'causal': True,
     'pre_norm': True,
@@ -279,6 +340,9 @@ BERT_DEFAULTS = {
 }
 # 0.2 is transformers' default of seq_classif_dropout
 DISTILBERT_DEFAULTS = BERT_DEFAULTS | {'n_type': 0, 'head': 'relu', 'head_dropout': 0.2}
+ELECTRA_DEFAULTS = BERT_DEFAULTS | {'head': 'gelu'}
+# transformers computes 32 buckets of distance whatever config.json says
+MPNET_DEFAULTS = BERT_DEFAULTS | {'n_type': 0, 'n_bucket': 32}
 
 
 @dataclass
@@ -292,6 +356,8 @@ class Family:
     head_has_bias: bool = True
 
 
+ROBERTA = Family('roberta.', ROBERTA_WEIGHTS, BERT_FIELDS, BERT_DEFAULTS, counts_from_pad=True)
+
 # the key is config.json's model_type
 FAMILIES = {
     'gpt2': Family(
@@ -303,10 +369,12 @@ FAMILIES = {
         head_has_bias=False,
     ),
     'bert': Family('bert.', BERT_WEIGHTS, BERT_FIELDS, BERT_DEFAULTS),
-    'roberta': Family(
-        'roberta.', ROBERTA_WEIGHTS, BERT_FIELDS, BERT_DEFAULTS, counts_from_pad=True
-    ),
     'distilbert': Family('distilbert.', DISTILBERT_WEIGHTS, DISTILBERT_FIELDS, DISTILBERT_DEFAULTS),
+    'roberta': ROBERTA,
+    'xlm-roberta': ROBERTA,  # they differ in what they were trained on, and in their tokens
+    'camembert': ROBERTA,
+    'electra': Family('electra.', ELECTRA_WEIGHTS, ELECTRA_FIELDS, ELECTRA_DEFAULTS),
+    'mpnet': Family('mpnet.', MPNET_WEIGHTS, MPNET_FIELDS, MPNET_DEFAULTS, counts_from_pad=True),
 }
 
 # -----------------------------------------------------------------------------
@@ -315,6 +383,13 @@ FAMILIES = {
 REQUIRED_SIZES = ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd')
 # config.json's names of the activation -> ours
 GELU_OF_ACTIVATION = {'gelu': 'exact', 'gelu_new': 'tanh', 'gelu_pytorch_tanh': 'tanh'}
+CLASSIFIER = 'ForSequenceClassification'  # how the names of transformers' classes end
+# sentence-transformers' names of pooling -> ours
+POOL_OF_MODE = {
+    'pooling_mode_mean_tokens': 'mean',
+    'pooling_mode_cls_token': 'first',
+    'pooling_mode_lasttoken': 'last',
+}
 # settings of config.json that change the arithmetic, and the only value of each that we compute
 SUPPORTED_VALUES = {
     'position_embedding_type': 'absolute',
@@ -408,6 +483,8 @@ def model_settings(folder, settings):
     hf_config, family_name = read_config(folder)
     fields = config_fields(hf_config, FAMILIES[family_name])
     chosen = {name: value for name, value in settings.items() if value is not None}
+    if 'pool' not in chosen and not has_classifier(hf_config):
+        fields['pool'] = read_pooling(folder) or fields['pool']
     refused = sorted(chosen.keys() - set(USER_SETTINGS))
     if refused:
         raise ValueError(
@@ -423,14 +500,39 @@ def model_settings(folder, settings):
     return fields | chosen
 
 
+def has_classifier(hf_config):
+    """Does config.json say that the checkpoint is a classifier of texts? A silent one may be."""
+    architectures = hf_config.get('architectures') or ['']
+    return architectures[0].endswith(CLASSIFIER)
+
+
+def read_pooling(folder):
+    """
+    What sentence-transformers makes the vector of a text of: 'mean', 'first' or 'last'; '' if the
+    folder is not of sentence-transformers. ValueError for what we cannot compute.
+    """
+    path = os.path.join(folder, '1_Pooling', 'config.json')
+    if not os.path.exists(path):
+        return ''
+    modes = [name for name, value in read_object(path).items() if value is True]
+    modes = [name for name in modes if name.startswith('pooling_mode_')]
+    if len(modes) != 1 or modes[0] not in POOL_OF_MODE:
+        raise ValueError(
+            f'{path}: {" and ".join(modes) or "no pooling_mode"} is not supported; '
+            'set --pool to mean, first or last'
+        )
+    return POOL_OF_MODE[modes[0]]
+
+
 # -----------------------------------------------------------------------------
 # weights
 
+MAX_NAMES = 8  # of tensors that an error names
 # tensors that a checkpoint may have and we may leave out: buffers silently, heads with a note
 BUFFERS = r'h\.\d+\.attn\.(masked_)?bias|embeddings\.(position|token_type)_ids'
 HEADS = (
     r'(lm_head|cls|vocab_\w+|pooler|classifier|pre_classifier|score|qa_outputs'
-    r'|multiple_choice_head)\..*'
+    r'|multiple_choice_head|sequence_summary|(discriminator|generator)_\w+)\..*'
 )
 
 
@@ -453,8 +555,8 @@ def load_weights(folder, shapes, labels=None, settings=None):
     hf_config, family_name = read_config(folder)
     family = FAMILIES[family_name]
     fields = config_fields(hf_config, family)
-    tensors = read_weights(folder, family.prefix)
-    notes = []
+    tensors, note = read_weights(folder, family.prefix)
+    notes = [note] if note else []
 
     # the first positions are kept if fewer are wanted than the checkpoint has
     offset = fields.get('pos_offset', 0)
@@ -575,9 +677,9 @@ def head_note(hf_config, weight, n_class):
     weight: (labels of the checkpoint, C), or None if it is missing.
     """
     # the head of a token classifier has the same name and size, but never saw a text's vector
-    architectures = hf_config.get('architectures') or ['ForSequenceClassification']
+    architectures = hf_config.get('architectures') or [CLASSIFIER]
     architecture = architectures[0]
-    if not architecture.endswith('ForSequenceClassification'):
+    if not architecture.endswith(CLASSIFIER):
         return f'the head of this {architecture} was not trained to classify texts'
     # a tensor that is missing or no matrix is refused by account_for_tensors
     if weight is None or weight.dim() != 2:
@@ -682,10 +784,19 @@ def account_for_tensors(complaint, sources, tensors, misshapen):
     problems = {'missing': needed - tensors.keys(), 'unknown': unknown, 'misshapen': misshapen}
     for kind, names in problems.items():
         if names:
-            complaint += f'; {kind}: {", ".join(sorted(names))}'
+            complaint += f'; {kind}: {list_names(names)}'
     if any(problems.values()):
         raise ValueError(complaint)
     return sorted(heads)
+
+
+def list_names(names):
+    """The names of tensors for an error, which would be very long with all those of a model."""
+    names = sorted(names)
+    n_more = len(names) - MAX_NAMES
+    if n_more <= 0:
+        return ', '.join(names)
+    return f'{", ".join(names[:MAX_NAMES])} and {n_more} more'
 
 
 def read_labels(hf_config, n_class):
