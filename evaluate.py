@@ -16,7 +16,7 @@ import os
 
 import prepare
 from configurator import configure, stop
-from nanosentiment.checkpoint import Classifier
+from nanosentiment.checkpoint import Classifier, carried_tokenizer
 from nanosentiment.evaluation import (
     compare_runs,
     evaluate,
@@ -27,10 +27,12 @@ from nanosentiment.evaluation import (
     split_examples,
 )
 from nanosentiment.repeats import find_runs, print_summary, summarize
+from nanosentiment.tables import Table
 
 # -----------------------------------------------------------------------------
 # what
-out_dir = 'out/sentiment_scratch'  # of train.py: a run, or its seeds or folds; or a .pt file
+# a run, its seeds or folds, a .pt file, or the folder of a Hugging Face classifier
+out_dir = 'out/sentiment_scratch'
 split = 'test'  # or 'val', 'train'
 input = ''  # instead of a split: a labelled table, such as a .csv, .tsv or .jsonl
 against = ''  # another run, or its seeds or folds, already evaluated on the same rows
@@ -39,6 +41,7 @@ windows = False  # True: all of a text longer than block_size, as the mean of se
 text_column = ''  # '' is the training data's
 text_pair_column = ''  # likewise, of a run that was trained with pairs of texts
 label_column = ''  # likewise
+label_names = ''  # other names for the input's labels, e.g. '0=negative,1=positive'
 delimiter = ''  # '' finds it out, and so with the next two
 encoding = ''
 header = 'auto'  # or True, or False: columns then go by their number, from 0
@@ -46,7 +49,6 @@ header = 'auto'  # or True, or False: columns then go by their number, from 0
 dataset = ''  # its new path; '' is where it was in training, and so with the others
 test_file = ''
 val_file = ''
-tokenizer = ''  # the folder of a checkpoint's tokenizer.json
 data_dir = ''
 # system
 batch_size = 64
@@ -63,6 +65,9 @@ def find_settings(classifier):
     missing.
     """
     run = classifier.path
+    if 'raw' not in classifier.checkpoint['recipe']:
+        what = f'{run} is no run of this project, so that it has no {split} split'
+        raise ValueError(f'{what}; name a labelled file: --input=')
     if 'label_names' not in classifier.checkpoint['recipe']:
         what = f'{run} is of an older version, which prepared its data in another way'
         raise ValueError(f'{what}; train again, or name a labelled file: --input=')
@@ -72,13 +77,12 @@ def find_settings(classifier):
         'dataset': dataset,
         'test_file': test_file,
         'val_file': val_file,
-        'tokenizer': tokenizer,
         'data_dir': data_dir,
     }
     for name, path in new_paths.items():
         if path:
             settings[name] = path
-    for name in ('dataset', 'test_file', 'val_file', 'tokenizer'):
+    for name in ('dataset', 'test_file', 'val_file'):
         path = settings[name]
         if is_path(path) and not os.path.exists(os.path.expanduser(path)):
             what = f'there is no {path} any more, which is the {name} of {run}'
@@ -95,20 +99,14 @@ def evaluate_run(run):
     """Evaluates one run as the settings say, shows the scores and returns them."""
     classifier = Classifier(run, device, dtype, windows)
     if input:
+        table = Table(input, delimiter, encoding, header)
         examples = file_examples(
-            classifier,
-            input,
-            text_column,
-            label_column,
-            delimiter,
-            encoding,
-            header,
-            text_pair_column,
+            classifier, table, text_column, label_column, text_pair_column, label_names
         )
     else:
         # its settings name the prepared folder, which is prepared again if it is gone
         settings = find_settings(classifier)
-        folder = prepare.prepare(settings)
+        folder = prepare.prepare(settings, carried_tokenizer(classifier.checkpoint))
         examples = split_examples(classifier, folder, split, settings)
     evaluation = evaluate(classifier, examples, run, split, input, batch_size)
     print_evaluation(evaluation)

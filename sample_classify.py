@@ -46,7 +46,8 @@ from nanosentiment.tables import (
 
 # -----------------------------------------------------------------------------
 # model
-out_dir = ''  # folder of a run, or a .pt file; '' is ./out. Of several runs below it, the newest
+# '' is ./out; of several runs below a folder, the newest
+out_dir = ''  # folder of a run, or a .pt file, or the folder of a Hugging Face classifier
 windows = False  # of a text longer than block_size: True reads all, as windows; False cuts it
 # texts
 text = ''  # one text, or FILE:path; '' reads a pipe, one text per line, or shows the examples
@@ -153,9 +154,14 @@ def check_readable(path, setting):
 
 
 def find_checkpoint():
-    """The checkpoint to use: out_dir itself if it is a .pt file, else the newest one below it."""
+    """
+    The checkpoint to use: out_dir itself if it is a .pt file or a folder that transformers wrote,
+    else the newest one below it.
+    """
     if out_dir.endswith('.pt'):
         candidates = [Path(out_dir)]
+    elif Path(out_dir, 'config.json').exists() and not Path(out_dir, 'best.pt').exists():
+        return Path(out_dir)
     else:
         candidates = Path(out_dir or 'out').rglob('best.pt')
     checkpoints = [path for path in candidates if path.exists()]
@@ -242,8 +248,7 @@ def read_pipe():
 def classify_table(classifier, table):
     """Copies a table to `output` or stdout, with the answers added to its rows."""
     columns = all_columns_of(table)
-    recipe = classifier.checkpoint['recipe']
-    text_columns, pair_columns = find_text_columns(columns, recipe)
+    text_columns, pair_columns = find_text_columns(columns, classifier)
     if output:
         # rename only when complete: an interrupted program leaves an older output as it is
         with open_part_file() as file:
@@ -274,22 +279,23 @@ def all_columns_of(table):
     return list(columns)
 
 
-def find_text_columns(columns, recipe):
+def find_text_columns(columns, classifier):
     """
     The columns that are the text, and those that are the second text of pairs, [] without pairs.
 
     They are those of the settings, else as in training; without pairs an only column is the text.
     """
-    trained_pair_column = recipe.get('text_pair_column', '')
-    if text_pair_column and not trained_pair_column:
+    recipe = classifier.checkpoint['recipe']
+    pair_column = text_pair_column or recipe.get('text_pair_column', '')
+    if text_pair_column and not classifier.has_pairs:
         stop('the run was trained with single texts, not pairs; leave out --text_pair_column')
-    if len(columns) == 1 and not text_column and not trained_pair_column:
+    if len(columns) == 1 and not text_column and not pair_column:
         return columns, []  # as in a .txt file, whatever the column was called in training
     text_columns = parse_columns(text_column or recipe['columns'][0], columns)
     check_columns(columns, 'text_column', text_columns)
-    if not trained_pair_column:
+    if not pair_column:
         return text_columns, []
-    pair_columns = parse_columns(text_pair_column or trained_pair_column, columns)
+    pair_columns = parse_columns(pair_column, columns)
     check_columns(columns, 'text_pair_column', pair_columns)
     return text_columns, pair_columns
 
@@ -461,7 +467,7 @@ def classify_texts(classifier, texts):
         answers = classifier.classify(chunk, threshold, batch_size)
         for content, answer in zip(chunk, answers):
             if json:
-                print(dumps({'text': content} | answer, ensure_ascii=False))
+                print(dumps(answer, ensure_ascii=False))
                 continue
             print_answer(content, answer)
             if probabilities:
@@ -530,10 +536,13 @@ def classify():
         texts = find_texts()
 
     # torch comes with this import: a mistyped flag should not wait for it
-    from nanosentiment import Classifier
+    from nanosentiment.checkpoint import Classifier, is_run
 
     classifier = Classifier(str(path), device=device, windows=windows)
-    print(f'{path}, trained on {classifier.checkpoint["dataset"]}', file=sys.stderr)
+    if is_run(str(path)):
+        print(f'{path}, trained on {classifier.checkpoint["dataset"]}', file=sys.stderr)
+    else:
+        print(f'{path}, labels {shorten(classifier.labels)}', file=sys.stderr)
 
     prepare_stdout()
     if input:

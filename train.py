@@ -9,6 +9,10 @@ From GPT-2, on your own table:
 $ python train.py config/finetune_gpt2.py --block_size=256 \
     --dataset=mine.csv --text_column=body --label_column=mood
 
+From scratch in two stages: first a language model of texts without labels, then a classifier:
+$ python train.py config/pretrain_lm.py --dataset=texts.txt --out_dir=out/lm
+$ python train.py --init_from=out/lm --dataset=mine.csv --text_column=body --label_column=mood
+
 With two processes (or two GPUs) on one machine, each of which computes one of the two passes of a
 step, so that a step has twice as many texts:
 $ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scratch.py \
@@ -34,7 +38,16 @@ import prepare
 from configurator import configure, stop
 from model import CHOICES as MODEL_CHOICES
 from model import Config, Transformer
-from nanosentiment.checkpoint import Classifier, resume_checkpoint, save_checkpoint
+from nanosentiment.checkpoint import (
+    Classifier,
+    carried_tokenizer,
+    cleaning_note,
+    is_run,
+    model_of_run,
+    resume_checkpoint,
+    run_tokenizer,
+    save_checkpoint,
+)
 from nanosentiment.datasets import DATA_DIR, find_raw
 from nanosentiment.device import DTYPES, choose_device
 from nanosentiment.download import Unreachable
@@ -42,7 +55,7 @@ from nanosentiment.evaluation import evaluate, print_evaluation, split_examples,
 from nanosentiment.fast import GraphStep, keep_memory, predict
 from nanosentiment.files import write_whole
 from nanosentiment.hub import find
-from nanosentiment.memmaps import Split, epoch_batches, pad_rows, read_meta
+from nanosentiment.memmaps import Blocks, Split, epoch_batches, pad_rows, read_meta
 from nanosentiment.metrics import METRICS, fit_temperature, format_metric, score
 from nanosentiment.pretrained import check_tokens
 from nanosentiment.repeats import run_repeats
@@ -52,7 +65,8 @@ from nanosentiment.repeats import run_repeats
 out_dir = 'out/run'  # where best.pt, last.pt, metrics.jsonl and the evaluation go
 eval_interval = 0  # steps between evaluations of the whole validation split; 0: once an epoch
 log_interval = 10  # steps between two lines of out_dir/metrics.jsonl
-init_from = 'scratch'  # or gpt2, minilm, ..., org/model, a folder; 'resume': from out_dir/last.pt
+# 'resume' goes on from out_dir/last.pt
+init_from = 'scratch'  # or gpt2, minilm, mpnet, org/model, a folder; out/run: train on from a run
 # data; the data set, columns, cleaning, splits, tokenizer and block_size are settings of prepare.py
 fallback_config = ''  # used instead, with a warning, where the data set cannot be downloaded
 # batches
@@ -276,6 +290,22 @@ def predict_split(model, split, ptdtype, rank, world_size):
     return logits, split.labels[rows].astype(np.int64)
 
 
+@torch.no_grad()
+def lm_loss(model, blocks, device, autocast, rank, world_size):
+    """The mean next-token loss of a split's Blocks, which the processes share."""
+    model.eval()
+    total = torch.zeros((), device=device)
+    for start in range(rank * batch_size, len(blocks), world_size * batch_size):
+        rows = np.arange(start, min(start + batch_size, len(blocks)))
+        with autocast:
+            _, losses = model(*get_batch(blocks, rows, device))
+        total += losses.sum()
+    if world_size > 1:
+        dist.all_reduce(total)
+    model.train()
+    return total.item() / len(blocks)
+
+
 def selection_score(scores, metric):
     """The scores of an evaluation -> a list that is greater, the better the model is by metric."""
     if metric == 'val_loss':
@@ -397,10 +427,23 @@ def check_settings(config, world_size):
         raise ValueError('max_iters and max_epochs are both 0; set one of them')
     if config['head_lr'] > 0 and config['learning_rate'] == 0:
         raise ValueError('head_lr needs a learning_rate above 0; set one')
+    check_language_model(config)
     n_passes = config['gradient_accumulation_steps']
     if n_passes % world_size != 0:
         given = f'gradient_accumulation_steps={n_passes} cannot be shared'
         raise ValueError(f'{given}; make it a multiple of the {world_size} processes')
+
+
+def check_language_model(config):
+    """ValueError for a setting that has no meaning where there are no labels."""
+    if config['labelled']:
+        return
+    if config['class_weight'] != 'none':
+        raise ValueError('class_weight needs labels; leave it out, or set labelled=True')
+    if config['metric'] not in ('auto', 'val_loss'):
+        raise ValueError('without labels there is no metric but val_loss; set --metric=auto')
+    if config['folds']:
+        raise ValueError('folds are tested on, which needs labels; set --folds=0')
 
 
 # -----------------------------------------------------------------------------
@@ -459,22 +502,34 @@ if __name__ == '__main__':
     # -------------------------------------------------------------------------
     # data
     block_size = config['block_size']
-    source = ''  # the folder of a pretrained checkpoint
+    is_lm = not config['labelled']
+    source = ''  # the folder of a pretrained checkpoint, or a run to train on from
+    tokenizer = None  # that of the run; else prepare() makes it, as the setting says
     try:
         # the first process prepares; the others wait, and find it prepared
         if not is_master:
             dist.barrier()
-        if resumed is None and init_from != 'scratch':
+        if resumed is not None:
+            tokenizer = carried_tokenizer(resumed)
+        elif is_run(init_from):
+            source = init_from
+            tokenizer = run_tokenizer(source, config['tokenizer'])
+            config['tokenizer'] = tokenizer.name
+        elif init_from != 'scratch':
             source = find(init_from)
             if config['tokenizer'] == 'auto':
                 config['tokenizer'] = os.path.abspath(source)  # 'gpt2' is a name of its own
-        folder = prepare.prepare(config)
+        folder = prepare.prepare(config, tokenizer)
         if is_master and world_size > 1:
             dist.barrier()
         meta = read_meta(folder)
         tokenizer_state = read_meta(folder, 'tokenizer_state.json')
         report = read_meta(folder, 'report.json')
-        splits = {name: Split(folder, name, block_size, config['keep']) for name in meta['rows']}
+        if is_lm:
+            splits = {name: Blocks(Split(folder, name), block_size) for name in meta['rows']}
+        else:
+            keep = config['keep']
+            splits = {name: Split(folder, name, block_size, keep) for name in meta['rows']}
         if resumed is not None and resumed['recipe'] != meta['recipe']:
             what = f'{last_path} was trained on other data than {folder} now holds'
             raise ValueError(f'{what}; bring it back, or train in another out_dir')
@@ -484,7 +539,9 @@ if __name__ == '__main__':
     label_names = meta['labels']
     n_class = len(label_names)
     vocab_size = meta['tokenizer']['n_vocab']
-    counts = np.bincount(train_split.labels, minlength=n_class)
+    counts = np.bincount(train_split.labels, minlength=n_class)  # (n_class,), of a LM (1,)
+    if metric == 'auto' and is_lm:
+        metric = 'val_loss'
     if metric == 'auto':
         has_rare_label = 2 * counts.min() < len(train_split) / n_class
         metric = 'val_macro_f1' if has_rare_label else 'val_loss'
@@ -505,13 +562,16 @@ if __name__ == '__main__':
     has_pairs = 'pair_sep' in meta['tokenizer']
     if has_pairs:
         others['pair_sep'] = meta['tokenizer']['pair_sep']
+    if source:
+        # the source has sizes of its own and refuses others; causal it may be told
+        others |= {name: value for name, value in sizes.items() if value != defaults[name]}
     try:
         if resumed is not None:
             model = Transformer(Config(**resumed['config']))
             model.load_state_dict(resumed['model'])
+        elif is_run(source):
+            model = model_of_run(source, n_class, label_names, others)
         elif source:
-            # a checkpoint has sizes of its own and refuses others; causal it may be told
-            others |= {name: value for name, value in sizes.items() if value != defaults[name]}
             model = Transformer.from_pretrained(source, n_class, label_names, **others)
             check_tokens(source, tokenizer_state, vocab_size, model.config.vocab_size)
         else:
@@ -547,6 +607,7 @@ if __name__ == '__main__':
         and gradient_accumulation_steps == 1
         and ptdtype != torch.float16
         and lm_weight == 0
+        and not is_lm
         and not compile
     )
     if graphs == 'on' and not can_record:
@@ -580,10 +641,17 @@ if __name__ == '__main__':
     sizes = [f'{n:,} {name}' for name, n in meta['rows'].items()]
     if report['rejected'] > 0:
         sizes.append(f'{report["rejected"]:,} rejected (see {folder}/rejected.csv)')
+    if is_lm:
+        contents = f'{meta["tokens"]["train"]:,} training tokens in blocks of {block_size}'
+    else:
+        contents = describe_labels(label_names, counts)
     share_cut = (np.diff(train_split.offsets) > block_size).mean()
-    notes = [f'{model.config.n_layer} layers {model.config.n_embd} wide, pool {model.config.pool}']
+    reads = 'a language model' if is_lm else f'pool {model.config.pool}'
+    notes = [f'{model.config.n_layer} layers {model.config.n_embd} wide, {reads}']
     if source:
         notes += [f'weights of {source}', *model.loaded['notes']]
+        if is_run(source):
+            notes += filter(None, [cleaning_note(source, config)])
     else:
         notes.append('from scratch')
     if freeze > 0:
@@ -591,8 +659,9 @@ if __name__ == '__main__':
     machine = f'{device}, {str(ptdtype).removeprefix("torch.")}'
     if use_graphs:
         machine += ', CUDA graphs'
-    say(f'data   {meta["dataset"]}: {", ".join(sizes)}; {describe_labels(label_names, counts)}')
-    say(f'       {share_cut:.1%} of the training texts are cut to {block_size} tokens')
+    say(f'data   {meta["dataset"]}: {", ".join(sizes)}; {contents}')
+    if not is_lm:
+        say(f'       {share_cut:.1%} of the training texts are cut to {block_size} tokens')
     say(f'model  {n_params:,} parameters, {n_trained:,} to train; {"; ".join(notes)}')
     say(
         f'plan   {total_iters:,} steps of {texts_per_step} texts, {iters_per_epoch:,} an epoch; '
@@ -653,7 +722,8 @@ if __name__ == '__main__':
 
     # What is broken in prediction, on the disk or in wandb shows now, not after an epoch, and a
     # run that cannot begin leaves the log of an older one as it is.
-    predict(model, splits.get('val', train_split), 1, ptdtype, rows=np.arange(1))
+    if not is_lm:
+        predict(model, splits.get('val', train_split), 1, ptdtype, rows=np.arange(1))
     wandb_run = None
     log_file = None
     if is_master:
@@ -682,7 +752,8 @@ if __name__ == '__main__':
     begin = clock = last_shown = time.perf_counter()
     seconds_between_bars = 0.2 if is_terminal else 60.0
     if 'val' in splits:
-        say('   iter   epoch  train loss  val loss  accuracy  macro-F1')
+        columns = 'perplexity' if is_lm else 'accuracy  macro-F1'
+        say(f'   iter   epoch  train loss  val loss  {columns}')
     else:
         say('there is no validation split, so the last weights are kept, uncalibrated')
     while True:
@@ -778,11 +849,20 @@ if __name__ == '__main__':
         # evaluate, and keep the best checkpoint; all processes do, so that they agree on patience
         eval_is_due = is_last or iter_num % (eval_interval or iters_per_epoch) == 0
         if eval_is_due and 'val' in splits:
-            logits, targets = predict_split(model, splits['val'], ptdtype, rank, world_size)
-            scores = score(logits, targets, label_names)
+            if is_lm:
+                val_loss = lm_loss(model, splits['val'], device, autocast, rank, world_size)
+                scores = {'nll': val_loss, 'perplexity': math.exp(val_loss)}
+                names = ['perplexity']
+                shown = f'{scores["perplexity"]:11.2f}'
+                more = {}
+            else:
+                logits, targets = predict_split(model, splits['val'], ptdtype, rank, world_size)
+                scores = score(logits, targets, label_names)
+                names = METRICS
+                shown = f'{scores["accuracy"]:9.3f} {scores["macro_f1"]:9.3f}'
+                more = {'val_balanced_loss': scores['balanced_nll']}
             val_scores = {'iter': iter_num, 'epoch': epoch, 'val_loss': scores['nll']}
-            for name in METRICS:
-                val_scores[f'val_{name}'] = scores[name]
+            val_scores |= {f'val_{name}': scores[name] for name in names}
             new_score = selection_score(scores, metric)
             is_best = run['best'] is None or new_score > run['best_score']
             if is_best:
@@ -792,14 +872,12 @@ if __name__ == '__main__':
             # with all that the objective adds, so it is not to be compared with the validation loss
             train_loss = run['loss_sum'] / run['loss_n']
             run |= {'loss_sum': 0.0, 'loss_n': 0}
-            row = f'{iter_num:7,} {epoch:7.2f} {train_loss:11.4f} {scores["nll"]:9.4f}'
-            row += f' {scores["accuracy"]:9.3f} {scores["macro_f1"]:9.3f}'
+            row = f'{iter_num:7,} {epoch:7.2f} {train_loss:11.4f} {scores["nll"]:9.4f} {shown}'
             say(row + ('  best so far' if is_best else ''))
             if is_master:
-                more = {'val_balanced_loss': scores['balanced_nll'], 'train_loss': train_loss}
-                log_metrics(log_file, wandb_run, **val_scores, **more)
+                log_metrics(log_file, wandb_run, **val_scores, **more, train_loss=train_loss)
             if is_best:
-                temperature = fit_temperature(logits, targets)
+                temperature = 1.0 if is_lm else fit_temperature(logits, targets)
                 save(best_path, metrics=scores, best=val_scores, temperature=temperature)
 
         # without a validation split nothing can be chosen: the last weights are kept
@@ -825,7 +903,9 @@ if __name__ == '__main__':
     is_finished = is_master and stopped != 'signal'
     test = None
     evaluation = None
-    if is_finished and run['best'] is not None and 'test' in splits:
+    if is_finished and is_lm:
+        say(f'to train a classifier from it: python train.py --init_from={out_dir} --dataset=...')
+    elif is_finished and run['best'] is not None and 'test' in splits:
         try:
             classifier = Classifier(best_path, device, dtype)
             examples = split_examples(classifier, folder, 'test')

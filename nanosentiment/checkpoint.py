@@ -1,5 +1,5 @@
 """
-A training run as a file: saved, opened, resumed, and used through Classifier.
+A training run as a file: saved, opened, resumed, trained on from, and used through Classifier.
 
 best.pt and last.pt are dicts of tensors and plain values, which torch.load opens with
 weights_only=True. They hold all that is needed to classify a text in the way of the training:
@@ -7,7 +7,7 @@ weights_only=True. They hold all that is needed to classify a text in the way of
     model        the weights, by name
     config       the fields of model.Config
     settings     all settings of the run
-    labels       the names of the labels, in the order of the logits
+    labels       the names of the labels, in the order of the logits; [] of a language model
     dataset      the name of the data set
     tokenizer    Tokenizer.state()
     recipe       how the data was prepared: columns, cleaning, splits, checksums
@@ -29,11 +29,11 @@ import numpy as np
 import torch
 
 from model import Config, Transformer
-from nanosentiment import fast, memmaps, metrics
-from nanosentiment.cleaning import clean
+from nanosentiment import fast, memmaps, metrics, pretrained
+from nanosentiment.cleaning import STEPS, clean
 from nanosentiment.device import choose_device
 from nanosentiment.pairs import join_pair
-from nanosentiment.tokenizer import load_tokenizer
+from nanosentiment.tokenizer import get_tokenizer, load_tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -79,25 +79,85 @@ def git_commit():
     return result.stdout.strip()
 
 
-def open_checkpoint(path):
+def read_checkpoint(path):
     """
-    A checkpoint, or a folder that holds a best.pt -> model in eval mode, tokenizer, the dict.
+    A .pt file, or a folder that holds a best.pt -> the dict.
 
-    weights_only=True, so that a malicious file cannot run code. ValueError if the file is missing,
-    damaged or of another version.
+    weights_only=True, so that a malicious file cannot run code. ValueError if the file is missing
+    or damaged.
     """
     if os.path.isdir(path):
         path = os.path.join(path, 'best.pt')
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # pickle, zip and torch raise whatever a damaged file leads to
+        raise cannot_be_opened(path, error) from None
+
+
+def cannot_be_opened(path, error):
+    """The ValueError for a checkpoint that has raised another error."""
+    first_line = str(error).splitlines()[0] if str(error) else ''
+    reason = f'{type(error).__name__}: {first_line}'
+    remedy = 'train again, or name another --out_dir'
+    return ValueError(f'{path} cannot be opened ({reason}); {remedy}')
+
+
+def open_checkpoint(path):
+    """
+    A .pt file, or a folder that holds a best.pt -> model in eval mode, tokenizer, the dict.
+
+    ValueError if the file is missing, damaged or of another version.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
         model = Transformer(Config(**checkpoint['config']))
         model.load_state_dict(checkpoint['model'])
         tokenizer = load_tokenizer(checkpoint['tokenizer'])
-    except Exception as error:  # pickle, zip and torch raise whatever a damaged file leads to
-        first_line = str(error).splitlines()[0] if str(error) else ''
-        reason = f'{type(error).__name__}: {first_line}'
-        remedy = 'train again, or name another --out_dir'
-        raise ValueError(f'{path} cannot be opened ({reason}); {remedy}') from None
+    except Exception as error:
+        raise cannot_be_opened(path, error) from None
+    return model.eval(), tokenizer, checkpoint
+
+
+def is_run(path):
+    """Is this a checkpoint of this project, or a folder that holds one?"""
+    return path.endswith('.pt') or os.path.exists(os.path.join(path, 'best.pt'))
+
+
+# -----------------------------------------------------------------------------
+# a classifier of transformers
+
+
+def open_pretrained_classifier(folder):
+    """
+    A folder with a classifier in Hugging Face's format -> model, tokenizer, and the part of a
+    checkpoint's dict that there is.
+
+    Texts are neither cleaned nor cut in another way than transformers does it, so that the answers
+    are the same. But a folder that export.py wrote says in its config.json how the run read texts.
+    ValueError if the folder's model does not classify texts.
+    """
+    labels = pretrained.classifier_labels(folder)
+    tokenizer = get_tokenizer(folder)
+    settings = {}
+    if tokenizer.pair_sep >= 0:
+        settings['pair_sep'] = tokenizer.pair_sep
+    model = Transformer.from_pretrained(folder, len(labels), labels, **settings)
+    pretrained.check_tokens(folder, tokenizer.state(), tokenizer.n_vocab, model.config.vocab_size)
+
+    # what a run knows of its data, and this folder does not
+    recipe = {'columns': ['', ''], 'label_names': pretrained.other_label_names(labels)}
+    info = pretrained.exported_info(folder)
+    if info:
+        recipe |= info['cleaning']
+    else:
+        recipe['as_it_is'] = True
+    checkpoint = {
+        'labels': labels,
+        'dataset': folder,
+        'settings': {'dtype': 'float32', 'keep': info.get('keep', 'first')},
+        'recipe': recipe,
+        'temperature': info.get('temperature', 1.0),
+    }
     return model.eval(), tokenizer, checkpoint
 
 
@@ -146,6 +206,87 @@ def resume_checkpoint(path, config, defaults, changeable):
 
 
 # -----------------------------------------------------------------------------
+# train on from a run
+
+
+def carried_tokenizer(checkpoint):
+    """
+    The tokenizer that a run did not learn itself, or None: it may be of another run, of which its
+    settings know the name only.
+    """
+    tokenizer = load_tokenizer(checkpoint['tokenizer'])
+    _, sha256 = checkpoint['recipe']['tokenizer']  # of bpe<N> before it has learned anything
+    return tokenizer if tokenizer.sha256 == sha256 else None
+
+
+def run_tokenizer(path, name='auto'):
+    """
+    The tokenizer of a run, for one that trains on from it. ValueError if `name`, which the user
+    has set, is another one: the weights know only the run's own tokens.
+    """
+    tokenizer = load_tokenizer(read_checkpoint(path)['tokenizer'])
+    if name not in ('auto', tokenizer.name):
+        what = f'tokenizer={name}, but the weights of {path} know the tokens of {tokenizer.name}'
+        raise ValueError(f'{what}; set --tokenizer=auto')
+    return tokenizer
+
+
+def model_of_run(path, n_class, labels, settings):
+    """
+    A model with the weights of a run. Its head comes along if the labels are the same, put into
+    their order; else it starts fresh.
+
+    labels: of the new run. settings: fields of Config; the sizes are the run's and can only be
+    repeated. model.loaded tells what was taken, as that of Transformer.from_pretrained does.
+    ValueError for a setting that the run decides, or a block_size above the run's.
+    """
+    checkpoint = read_checkpoint(path)
+    fields = checkpoint['config']
+    refused = []
+    for name, value in settings.items():
+        if name not in pretrained.USER_SETTINGS and value != fields[name]:
+            refused.append(f'{name}={value}')
+    if refused:
+        what = f'{", ".join(refused)} cannot be set, because {path} decides it'
+        raise ValueError(f'{what}; leave it out')
+    limit = fields['block_size']
+    if settings.get('block_size', limit) > limit:
+        what = f'block_size {settings["block_size"]} is more than the {limit} positions of {path}'
+        raise ValueError(f'{what}; set it to {limit} or less')
+
+    model = Transformer(Config(**fields | settings | {'n_class': n_class}))
+    state = checkpoint['model']
+    notes = []
+    n_positions = len(model.wpe.weight)
+    if n_positions < len(state['wpe.weight']):
+        notes.append(f'positions cropped from {limit} to {model.config.block_size}')
+        state['wpe.weight'] = state['wpe.weight'][:n_positions]
+
+    run_labels = checkpoint['labels']
+    is_same_task = set(run_labels) == set(labels)
+    if is_same_task and run_labels:
+        order = [run_labels.index(label) for label in labels]
+        state['head.weight'] = state['head.weight'][order]
+        state['head.bias'] = state['head.bias'][order]
+    if not is_same_task:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith('head.')}
+        notes.append('starts fresh: head')
+    model.load_state_dict(state, strict=is_same_task)
+    model.loaded = {'source': path, 'labels': run_labels if is_same_task else None, 'notes': notes}
+    return model
+
+
+def cleaning_note(path, settings):
+    """A sentence if a run was trained on texts that were cleaned in another way, or ''."""
+    recipe = read_checkpoint(path)['recipe']
+    differences = [name for name in STEPS if recipe[name] != settings[name]]
+    if not differences:
+        return ''
+    theirs = ', '.join(f'{name}={recipe[name]}' for name in differences)
+    return f'the texts of {path} were cleaned with {theirs}'
+
+
+# -----------------------------------------------------------------------------
 # use
 
 
@@ -153,10 +294,11 @@ class Classifier:
     """
     A trained run that turns texts into labels and probabilities.
 
-    path is the run's folder or a .pt file. Tokenizer, cleaning, labels, block size and temperature
-    come from the checkpoint. device='auto' is the best there is; dtype='auto' is bfloat16 where the
-    hardware multiplies it, but float32 if the run was trained in float32. windows=True reads all of
-    a text that is longer than block_size, in windows whose logits are averaged.
+    path is the run's folder or a .pt file, or a folder with a classifier of transformers. All that
+    decides how a text is read comes from there: tokenizer, cleaning, labels, block size,
+    temperature. device='auto' is the best there is; dtype='auto' is bfloat16 where the hardware
+    multiplies it, but float32 if the run was trained in float32. windows=True reads all of a text
+    that is longer than block_size, in windows whose logits are averaged.
 
     A run that was trained with text_pair_column also takes pairs of texts, as tuples. ValueError
     for a tuple if it was not, and for windows if it was.
@@ -167,16 +309,26 @@ class Classifier:
     """
 
     def __init__(self, path, device='auto', dtype='auto', windows=False):
+        path = os.fspath(path)
         self.path = path
-        self.model, self.tokenizer, self.checkpoint = open_checkpoint(path)
+        if is_run(path) or not os.path.exists(os.path.join(path, 'config.json')):
+            self.model, self.tokenizer, self.checkpoint = open_checkpoint(path)
+            self.has_pairs = bool(self.checkpoint['recipe'].get('text_pair_column'))
+        else:
+            self.model, self.tokenizer, self.checkpoint = open_pretrained_classifier(path)
+            self.has_pairs = bool(self.tokenizer.pair_ids)
+        self.labels = self.checkpoint['labels']
+        if not self.labels:
+            raise ValueError(
+                f'{path} is a language model, which knows no labels; train a classifier from it: '
+                f'python train.py --init_from={path} --dataset=...'
+            )
         trained_dtype = self.checkpoint['settings']['dtype']
         self.device, self.dtype = choose_device(device, dtype, trained_dtype)
         self.model = fast.in_dtype(self.model.to(self.device), self.dtype)
-        self.labels = self.checkpoint['labels']
         self.temperature = self.checkpoint.get('temperature', 1.0)
         self.block_size = self.model.config.block_size
         self.windows = windows
-        self.has_pairs = bool(self.checkpoint['recipe'].get('text_pair_column'))
         self.pair_ids = self.tokenizer.pair_ids if self.has_pairs else []
         if self.has_pairs and windows:
             raise ValueError(f'windows are not made of pairs, as {path} reads; set windows=False')
@@ -213,7 +365,11 @@ class Classifier:
         """Is only a part read of a text of so many tokens?"""
         return bool(length > self.block_size) and not self.windows
 
-    def logits(self, ids, batch_size=64):
+    def logits(self, texts, batch_size=64):
+        """A list of n raw texts or pairs -> logits (n, n_class), float32, not calibrated."""
+        return self.predict([self.truncate(ids) for ids in self.encode(texts)], batch_size)
+
+    def predict(self, ids, batch_size=64):
         """A sequence of n arrays of token ids, as truncate returns them -> logits (n, n_class)."""
         if self.device == 'cpu':
             fast.keep_memory()  # after tokenizing; a fifth less time
@@ -249,6 +405,7 @@ class Classifier:
         """
         A list of texts, or of pairs (first, second) -> a dict for each, with
 
+        text           as it was given
         label          the most probable label, or 'uncertain' if its probability is below threshold
         probability    of the most probable label, rounded to 4 digits
         runner_up      the second label
@@ -258,14 +415,15 @@ class Classifier:
         assert not isinstance(texts, str), 'give a list of texts, even of one'
         encoded = self.encode(texts)
         truncated = [self.truncate(ids) for ids in encoded]
-        probabilities = self.probabilities(self.logits(truncated, batch_size))
+        probabilities = self.probabilities(self.predict(truncated, batch_size))
         answers = []
-        for ids, probabilities_of_text in zip(encoded, probabilities.tolist()):
+        for text, ids, probabilities_of_text in zip(texts, encoded, probabilities.tolist()):
             exact = dict(zip(self.labels, probabilities_of_text))
             best, second = sorted(exact, key=exact.get, reverse=True)[:2]
             rounded = {label: round(probability, 4) for label, probability in exact.items()}
             answers.append(
                 {
+                    'text': text,
                     # the rounded value decides, so that the answer agrees with what is shown
                     'label': best if rounded[best] >= threshold else 'uncertain',
                     'probability': rounded[best],

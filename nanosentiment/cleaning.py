@@ -251,6 +251,8 @@ def clean_or_keep(text, settings):
 
     The two texts of a pair are cleaned each by itself, if the settings have a text_pair_column.
     """
+    if settings.get('as_it_is'):
+        return text, False  # for a checkpoint that was not trained here
     if not settings.get('text_pair_column'):
         text = text.replace(PAIR_MARK, ' ')  # else it would pass for a pair
     first, second = split_pair(text)

@@ -25,7 +25,7 @@ from nanosentiment.columns import check_keys, find_columns, parse_columns, row_l
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
 from nanosentiment.files import write_whole
-from nanosentiment.labels import label_order, shorten
+from nanosentiment.labels import label_order, parse_label_names, shorten
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.metrics import (
     METRICS,
@@ -115,7 +115,7 @@ def split_examples(classifier, folder, split, settings=None):
     if not classifier.windows:
         keep = classifier.checkpoint['settings']['keep']
         ids = Split(folder, split, classifier.block_size, keep)
-    texts = read_split_texts(settings, recipe, split, whole_texts.rows)
+    texts = read_split_texts(classifier, settings, split, whole_texts.rows)
     all_splits = {name: Split(folder, name) for name in meta['rows']}
     baseline = fit_baselines(folder, all_splits, classifier.tokenizer)
     return Examples(
@@ -130,12 +130,13 @@ def split_examples(classifier, folder, split, settings=None):
     )
 
 
-def read_split_texts(settings, recipe, split, record_numbers):
+def read_split_texts(classifier, settings, split, record_numbers):
     """
     The raw texts of a split, because its memmaps hold only tokens.
 
     settings say where the raw files are; record_numbers (n,) are in ascending order.
     """
+    recipe = classifier.checkpoint['recipe']
     data_dir = os.path.expanduser(settings['data_dir'])
     paths = find_raw(settings['dataset'], data_dir, settings['test_file'], settings['val_file'])
     # only a split that has no file of its own is a part of the training file
@@ -144,7 +145,7 @@ def read_split_texts(settings, recipe, split, record_numbers):
         path = paths[split]
     table = Table(path, **recipe['table'])
     columns = parse_columns(recipe['columns'][0], table.columns)
-    pair_columns = find_pair_columns(recipe, table)
+    pair_columns = find_pair_columns(classifier, table)
     wanted = set(record_numbers.tolist())
     texts = []
     for number, (_, row, _) in enumerate(table):
@@ -155,52 +156,43 @@ def read_split_texts(settings, recipe, split, record_numbers):
     return texts
 
 
-def find_pair_columns(recipe, table, text_pair_column=''):
+def find_pair_columns(classifier, table, text_pair_column=''):
     """
-    The columns of the second text; [] if the run was trained with single texts.
+    The columns of the second text; [] if the texts are single ones.
 
-    text_pair_column '' is that of the training. ValueError if another one is given to a run that
-    was trained with single texts.
+    text_pair_column '' is that of the training. ValueError if one is given to a run that was
+    trained with single texts.
     """
-    trained_column = recipe.get('text_pair_column', '')
-    if not trained_column and text_pair_column:
+    if text_pair_column and not classifier.has_pairs:
         raise ValueError(
             f'text_pair_column={text_pair_column}, but the run was trained with single texts; '
             'leave it out'
         )
-    if not trained_column:
-        return []
-    return parse_columns(text_pair_column or trained_column, table.columns)
+    column = text_pair_column or classifier.checkpoint['recipe'].get('text_pair_column', '')
+    return parse_columns(column, table.columns) if column else []
 
 
 # a file
 
 
 def file_examples(
-    classifier,
-    path,
-    text_column='',
-    label_column='',
-    delimiter='',
-    encoding='',
-    header='auto',
-    text_pair_column='',
+    classifier, table, text_column='', label_column='', text_pair_column='', label_names=''
 ):
     """
-    The examples of a labelled file: any table that tables.py reads.
+    The examples of a labelled file, a Table.
 
-    Columns that are not given have the names of the training data; delimiter, encoding and header
-    are those of Table. Rows that cannot be used are left out, and those with a label that the run
-    does not know count as wrong: stderr says how many they are. Raises ValueError if a column is
-    missing, or if no row has a label that the run knows.
+    Columns that are not given have the names of the training data. label_names are other names for
+    the file's labels, see labels.parse_label_names. Rows that cannot be used are left out, and
+    those with a label that the run does not know count as wrong: stderr says how many they are.
+    Raises ValueError if a column is missing, or if no row has a label that the run knows.
     """
+    path = table.path
     recipe = classifier.checkpoint['recipe']
     text_column = text_column or recipe['columns'][0]
     label_column = label_column or recipe['columns'][1]
-    table = Table(path, delimiter, encoding, header)
     for note in table.notes:
         say(f'{path}: {note}')
-    pair_columns = find_pair_columns(recipe, table, text_pair_column)
+    pair_columns = find_pair_columns(classifier, table, text_pair_column)
     columns = find_columns(
         table, text_column, label_column, text_pair_column=','.join(pair_columns)
     )
@@ -213,9 +205,11 @@ def file_examples(
             'text_pair_column': ','.join(pair_columns),
         }
     )
-    label_names = find_label_names(recipe)
+    names_of_labels = find_label_names(recipe) | parse_label_names(label_names)
     text_columns = columns['text_column']
-    rows = read_examples(table, text_columns, label_column, label_names, rejections, pair_columns)
+    rows = read_examples(
+        table, text_columns, label_column, names_of_labels, rejections, pair_columns
+    )
     check_keys(table, columns)
     names = [name for _, _, name in rows]
     report_rejected(path, rejections.summary(Counter(names)))
@@ -300,7 +294,7 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     paths = output_paths(out_dir, split, input, classifier.windows)
     check_writable(os.path.dirname(paths['evaluation']) or '.')
 
-    logits = classifier.logits(examples.ids, batch_size)
+    logits = classifier.predict(examples.ids, batch_size)
     predictions = logits.argmax(axis=1)
     probabilities = classifier.probabilities(logits)
     confidence = probabilities.max(axis=1)

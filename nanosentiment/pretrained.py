@@ -571,7 +571,7 @@ def load_weights(folder, shapes, labels=None, settings=None):
     if note:
         notes.append(note)
     head_bias_name = f'{family.weights["head"]}.bias'
-    has_head = 'head' not in fresh
+    has_head = 'head.weight' in shapes and 'head' not in fresh
     if has_head and not family.head_has_bias and head_bias_name not in tensors:
         # no bias is the same as a bias of 0
         tensors[head_bias_name] = torch.zeros(shapes['head.bias'])
@@ -632,7 +632,8 @@ def fresh_modules(hf_config, family, tensors, shapes):
     Returns their names, and a note if the checkpoint has a head that cannot become ours, else ''.
     """
     fresh = missing_modules(tensors, family.weights, shapes)
-    if 'head' in fresh:
+    is_lm = 'head.weight' not in shapes
+    if is_lm or 'head' in fresh:
         return fresh, ''
     head_weight = tensors.get(f'{family.weights["head"]}.weight')
     note = head_note(hf_config, head_weight, shapes['head.weight'][0])
@@ -788,6 +789,57 @@ def account_for_tensors(complaint, sources, tensors, misshapen):
     if any(problems.values()):
         raise ValueError(complaint)
     return sorted(heads)
+
+
+def classifier_labels(folder):
+    """
+    The labels of a classifier of texts, in the order of its logits.
+
+    ValueError if the folder holds another kind of model: one without a trained head, or a head that
+    does not give each text one label.
+    """
+    hf_config, family_name = read_config(folder)
+    family = FAMILIES[family_name]
+    tensors, _ = read_weights(folder, family.prefix)
+    weight = tensors.get(f'{family.weights["head"]}.weight')
+    note = 'it has no trained head'
+    if weight is not None:
+        note = head_note(hf_config, weight, len(weight))
+    problem = hf_config.get('problem_type')
+    if problem not in (None, 'single_label_classification'):
+        note = f'problem_type={problem}'
+    elif weight is not None and len(weight) < 2:
+        note = 'its head gives one number, which is no label'
+    if note:
+        raise ValueError(
+            f'{folder} does not classify texts ({note}); train it first: '
+            f'python train.py --init_from={folder} --dataset=...'
+        )
+    return read_labels(hf_config, len(weight))
+
+
+def other_label_names(labels):
+    """
+    How labels may be written in a file that is to be judged: {other name: label}.
+
+    ['NEGATIVE', 'POSITIVE'] -> {'0': 'NEGATIVE', 'negative': 'NEGATIVE', ...}: the number of the
+    logit, as transformers counts labels, and other cases. What is itself a label is not renamed.
+    """
+    has_numbers = any(label.isdecimal() for label in labels)  # such as the stars 1 to 5
+    names = {}
+    for number, label in enumerate(labels):
+        other_names = [label.lower(), label.upper(), label.capitalize()]
+        if not has_numbers:
+            other_names.append(str(number))
+        for name in other_names:
+            if name not in labels:
+                names.setdefault(name, label)
+    return names
+
+
+def exported_info(folder):
+    """What export.py wrote into config.json on how a run reads texts; {} of other folders."""
+    return read_object(os.path.join(folder, 'config.json')).get('nanosentiment', {})
 
 
 def list_names(names):

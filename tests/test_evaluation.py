@@ -35,6 +35,7 @@ from nanosentiment.predictions import (
     read_predictions,
     unquote_formula,
 )
+from nanosentiment.tables import Table
 
 
 def read_csv(path):
@@ -110,7 +111,7 @@ def test_the_tables_say_what_the_model_says(evaluated):
     """Confidence and loss are calibrated, with a temperature of the validation split."""
     classifier = evaluated.classifier
     targets = evaluated.val_examples.targets
-    logits = classifier.logits(evaluated.val_examples.ids)
+    logits = classifier.predict(evaluated.val_examples.ids)
     probabilities = softmax(logits / classifier.temperature)
     ascending = np.sort(probabilities, axis=1)
     loss = -np.log(probabilities[np.arange(len(targets)), targets])
@@ -170,7 +171,7 @@ def test_a_word_is_rare_if_training_never_showed_it(evaluated, tmp_path):
     """What cleaning removes is not rare: the tags are those of the text that the model reads."""
     path = tmp_path / 'rows.csv'
     path.write_text('body,mood\n<b>LOVELY</b> (thanks),good\nzyzzyva thanks,good\n')
-    examples = file_examples(evaluated.classifier, str(path))
+    examples = file_examples(evaluated.classifier, Table(str(path)))
     examples.baseline = evaluated.test_examples.baseline
     evaluate(evaluated.classifier, examples, str(tmp_path))
     rows = read_csv(tmp_path / 'predictions.csv')
@@ -180,7 +181,7 @@ def test_a_word_is_rare_if_training_never_showed_it(evaluated, tmp_path):
 def test_long_texts_are_tagged_with_their_full_length(evaluated, tmp_path):
     path = tmp_path / 'rows.csv'
     path.write_text(f'body,mood\n{"a great thing " * 50},good\ngreat,good\n')
-    examples = file_examples(evaluated.classifier, str(path))
+    examples = file_examples(evaluated.classifier, Table(str(path)))
     evaluate(evaluated.classifier, examples, str(tmp_path))
     long, short = read_csv(tmp_path / 'predictions.csv')
     assert int(long['tokens']) > evaluated.classifier.block_size == len(examples.ids[0])
@@ -225,7 +226,7 @@ def test_the_printed_table_holds_all_labels_and_counts():
 
 
 def test_a_labelled_file_is_evaluated_like_a_split(evaluated, tmp_path):
-    examples = file_examples(evaluated.classifier, evaluated.test_file)
+    examples = file_examples(evaluated.classifier, Table(evaluated.test_file))
     again = evaluate(evaluated.classifier, examples, str(tmp_path), input=evaluated.test_file)
     assert again['confusion'] == evaluated.test['confusion']
     assert again['nll'] == pytest.approx(evaluated.test['nll'], rel=1e-5)
@@ -239,7 +240,7 @@ def test_rows_without_text_or_label_are_left_out(evaluated, tmp_path, capsys):
     """Their number is the record's, so that one finds them in the file."""
     path = tmp_path / 'rows.csv'
     path.write_text('said,is\n,good\nlovely,good\nlate,\nawful,bad\nbroken\n')
-    examples = file_examples(evaluated.classifier, str(path), 'said', 'is')
+    examples = file_examples(evaluated.classifier, Table(str(path)), 'said', 'is')
     assert examples.record_numbers.tolist() == [1, 3]
     assert examples.texts == ['lovely', 'awful']
     labels = evaluated.classifier.labels
@@ -254,7 +255,7 @@ def test_rows_without_text_or_label_are_left_out(evaluated, tmp_path, capsys):
 def test_json_lines_may_lack_a_column(evaluated, tmp_path):
     path = tmp_path / 'rows.jsonl'
     path.write_text('{"body": "lovely", "mood": "good"}\n{"body": "late"}\n{"mood": "bad"}\n')
-    examples = file_examples(evaluated.classifier, str(path))
+    examples = file_examples(evaluated.classifier, Table(str(path)))
     assert examples.record_numbers.tolist() == [0]
 
 
@@ -274,7 +275,7 @@ def test_a_labelled_file_may_be_any_table(evaluated, tmp_path, name):
     """The training data was a CSV in UTF-8; what is judged later need not be one."""
     path = tmp_path / name
     path.write_bytes(TABLES[name])
-    examples = file_examples(evaluated.classifier, str(path))
+    examples = file_examples(evaluated.classifier, Table(str(path)))
     assert examples.texts == ['lovely, thanks', 'late']
     assert [examples.labels[target] for target in examples.targets] == ['good', 'bad']
 
@@ -283,14 +284,14 @@ def test_a_plain_text_file_has_no_labels(evaluated, tmp_path):
     path = tmp_path / 'rows.txt'
     path.write_text('lovely\nlate\n')
     with pytest.raises(ValueError, match='rows.txt is read as plain text, which has no labels; '):
-        file_examples(evaluated.classifier, str(path))
+        file_examples(evaluated.classifier, Table(str(path)))
 
 
 def test_what_a_table_was_taken_for_is_said(evaluated, tmp_path, capsys):
     """An encoding that is guessed wrongly changes texts without an error."""
     path = tmp_path / 'rows.csv'
     path.write_bytes('body,mood\ncafé,good\n'.encode('cp1252'))
-    file_examples(evaluated.classifier, str(path))
+    file_examples(evaluated.classifier, Table(str(path)))
     assert capsys.readouterr().err.startswith(f'{path}: read as cp1252')
 
 
@@ -298,14 +299,14 @@ def test_how_a_table_is_written_may_be_told(evaluated, tmp_path):
     """Nothing guesses this delimiter and encoding, and columns without names have numbers."""
     path = tmp_path / 'rows.csv'
     path.write_bytes('good#привет\nbad#late\n'.encode('cp1251'))
-    examples = file_examples(evaluated.classifier, str(path), '1', '0', '#', 'cp1251', 'False')
+    examples = file_examples(evaluated.classifier, Table(str(path), '#', 'cp1251', 'False'), '1', '0')
     assert examples.texts == ['привет', 'late']
 
 
 def test_several_text_columns_are_joined(evaluated, tmp_path):
     path = tmp_path / 'rows.csv'
     path.write_text('title,body,mood\nThanks!,lovely,good\n,late,bad\n')
-    examples = file_examples(evaluated.classifier, str(path), 'title,body')
+    examples = file_examples(evaluated.classifier, Table(str(path)), 'title,body')
     assert examples.texts == ['Thanks!\nlovely', 'late']
 
 
@@ -318,7 +319,7 @@ def with_unknown(evaluated, tmp_path):
     """The shared run in a folder of its own, evaluated on a file in which 3 of 5 labels are new."""
     path = tmp_path / 'rows.csv'
     path.write_text('body,mood\nlovely,good\nlate,meh\nawful,bad\nlovely,meh\nbroken,"a,b"\n')
-    examples = file_examples(evaluated.classifier, str(path))
+    examples = file_examples(evaluated.classifier, Table(str(path)))
     out_dir = shutil.copytree(evaluated.out_dir, tmp_path / 'run')
     # as if it were the test split, whose evaluation report.py reads
     examples.split_sizes = evaluated.test_examples.split_sizes
@@ -344,7 +345,7 @@ def test_unknown_labels_of_a_file_count_as_wrong(with_unknown, capsys):
 
 
 def test_unknown_labels_are_said_loudly(evaluated, with_unknown, capsys):
-    file_examples(evaluated.classifier, str(with_unknown.path))
+    file_examples(evaluated.classifier, Table(str(with_unknown.path)))
     what = f'{with_unknown.path}: 3 of 5 texts have a label unknown to the run (a,b, meh)'
     assert capsys.readouterr().err == f'{what}; they count as wrong answers\n'
 
@@ -378,7 +379,7 @@ def test_a_column_of_other_things_is_no_label_column(evaluated, tmp_path):
     lines = [f'text {i},{i}\n' for i in range(1001)]
     path.write_text('body,mood\nlovely,good\n' + ''.join(lines))
     with pytest.raises(ValueError, match='0, 1, 2, 3, 4 and 996 more is unknown'):
-        file_examples(evaluated.classifier, str(path))
+        file_examples(evaluated.classifier, Table(str(path)))
 
 
 def prepared_with(evaluated, folder, test_rows):
@@ -451,7 +452,7 @@ def test_a_file_that_does_not_fit_is_refused(evaluated, tmp_path, content, words
     path = tmp_path / 'rows.csv'
     path.write_text(content)
     with pytest.raises(ValueError, match=words):
-        file_examples(evaluated.classifier, str(path))
+        file_examples(evaluated.classifier, Table(str(path)))
 
 
 def test_other_data_than_the_training_data_is_refused(evaluated, tmp_path):
@@ -499,7 +500,7 @@ def test_with_windows_a_split_is_judged_by_whole_texts(evaluated, reads_windows,
 def test_with_windows_a_file_is_judged_by_whole_texts(reads_windows, tmp_path):
     path = tmp_path / 'rows.csv'
     path.write_text(f'body,mood\n{"lovely thanks " * 50},good\ngreat,good\n')
-    examples = file_examples(reads_windows, str(path))
+    examples = file_examples(reads_windows, Table(str(path)))
     assert examples.lengths[0] == len(examples.ids[0]) > 32
     evaluate(reads_windows, examples, str(tmp_path), input=str(path))
     row, _ = read_csv(tmp_path / 'predictions-input-windows.csv')
@@ -537,7 +538,7 @@ def rates_stars(evaluated, tmp_path):
     path = tmp_path / 'rows.csv'
     path.write_text('body,mood\nawful,-1\n-lovely,0\nbanana,1.0\n')
     classifier = Classifier(str(tmp_path), 'cpu', 'float32')
-    evaluate(classifier, file_examples(classifier, str(path)), str(tmp_path))
+    evaluate(classifier, file_examples(classifier, Table(str(path))), str(tmp_path))
     return tmp_path
 
 
@@ -592,7 +593,7 @@ def test_no_cell_is_run_as_a_formula(evaluated, tmp_path):
 
     path = tmp_path / 'rows.csv'
     path.write_text('body,mood\n"=broken, awful",bad\n')
-    examples = file_examples(evaluated.classifier, str(path))
+    examples = file_examples(evaluated.classifier, Table(str(path)))
     evaluate(evaluated.classifier, examples, str(tmp_path))
     assert read_csv(tmp_path / 'predictions.csv')[0]['text'] == "'=broken, awful"
     rows, _, logits = read_predictions(tmp_path)
