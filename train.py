@@ -525,11 +525,9 @@ if __name__ == '__main__':
         meta = read_meta(folder)
         tokenizer_state = read_meta(folder, 'tokenizer_state.json')
         report = read_meta(folder, 'report.json')
+        splits = {name: Split(folder, name, block_size, config['keep']) for name in meta['rows']}
         if is_lm:
-            splits = {name: Blocks(Split(folder, name), block_size) for name in meta['rows']}
-        else:
-            keep = config['keep']
-            splits = {name: Split(folder, name, block_size, keep) for name in meta['rows']}
+            splits = {name: Blocks(split) for name, split in splits.items()}
         if resumed is not None and resumed['recipe'] != meta['recipe']:
             what = f'{last_path} was trained on other data than {folder} now holds'
             raise ValueError(f'{what}; bring it back, or train in another out_dir')
@@ -664,7 +662,7 @@ if __name__ == '__main__':
         say(f'       {share_cut:.1%} of the training texts are cut to {block_size} tokens')
     say(f'model  {n_params:,} parameters, {n_trained:,} to train; {"; ".join(notes)}')
     say(
-        f'plan   {total_iters:,} steps of {texts_per_step} texts, {iters_per_epoch:,} an epoch; '
+        f'plan   {total_iters:,} steps of {texts_per_step} {"blocks" if is_lm else "texts"}, {iters_per_epoch:,} an epoch; '
         f'{machine}; the best by {metric} is kept as {best_path}'
     )
 
