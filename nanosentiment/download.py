@@ -98,6 +98,8 @@ def save_response(response, part_path, start):
     next_print = time.time() + 1
     has_printed = False
     error = None
+    # only now, so that a file that the server does not have leaves no folder
+    os.makedirs(os.path.dirname(os.path.abspath(part_path)), exist_ok=True)
     with open(part_path, mode) as f:
         while True:
             # only what the connection raises is a broken transfer, not a full disk
@@ -211,13 +213,11 @@ def fetch(url, path, digest='', remedy='', keep=False, token=''):
     not answer is given up after TIMEOUT_S + 1 seconds.
     """
     url, _, member = url.partition('#')
-    folder = os.path.dirname(os.path.abspath(path))
     part_path = f'{path}.part' if keep else f'{path}.{os.getpid()}.part'
     algorithm = 'md5' if len(digest) == 32 else 'sha256'
     is_received = False
     print(f'downloading {url}', file=sys.stderr)
     try:
-        os.makedirs(folder, exist_ok=True)
         download_with_retries(url, part_path, token)
         is_received = True
         received_digest = checksum(part_path, algorithm)

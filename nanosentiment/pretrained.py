@@ -49,7 +49,7 @@ OTHER_FILES = {
     '.msgpack': ('weights of Flax', f'{SAVE_AGAIN} (version 4 of transformers, from_flax=True)'),
     '.gguf': ('weights of llama.cpp', SAVE_AGAIN),
     '.onnx': ('a graph for prediction', 'fetch model.safetensors, too'),
-    'best.pt': ('a run of this project', 'leave out its config.json'),
+    'best.pt': ('a run of this project', 'train on from it with train.py --init_from'),
 }
 CHECKPOINT = re.compile(r'checkpoint-(\d+)')  # the folders that the Trainer of transformers writes
 # what DataParallel and torch.compile put in front of the names of weights

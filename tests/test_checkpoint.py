@@ -268,6 +268,37 @@ def test_the_package_gives_its_classifier_to_a_star_import():
     run(['-c', 'from nanosentiment import *; Classifier'], cwd=ROOT)
 
 
+def test_a_few_lines_of_python_are_enough(trained, tmp_path):
+    """As the README has it, in a process that has imported nothing else, in any folder."""
+    code = f"""
+import sys
+sys.path.insert(0, {ROOT!r})
+from nanosentiment import Classifier
+model = Classifier({trained.out_dir!r}, device='cpu')
+print(model.labels)
+print(model.logits(['lovely, thanks', 'late and broken']).shape)
+import json
+for answer in model(['lovely, thanks', 'late and broken']):
+    print(json.dumps(answer))
+"""
+    lines = run(['-c', code], cwd=tmp_path).out.splitlines()
+    assert lines[:2] == ["['bad', 'good', 'odd']", '(2, 3)']
+
+    # the same as the command prints
+    flags = ['--json=True', f'--out_dir={trained.out_dir}', '--device=cpu']
+    command = run(
+        'sample_classify.py', *flags, stdin=None, input='lovely, thanks\nlate and broken\n'
+    )
+    assert lines[2:] == command.out.splitlines()
+
+
+def test_logits_are_what_the_probabilities_are_made_of(classifier):
+    logits = classifier.logits(TEXTS)
+    assert logits.shape == (3, 3) and logits.dtype == np.float32
+    expected = [list(answer['probabilities'].values()) for answer in classifier(TEXTS)]
+    assert classifier.probabilities(logits) == pytest.approx(np.array(expected), abs=1e-4)
+
+
 def test_the_package_loads_no_torch_before_it_is_needed():
     """A mistyped flag of sample_classify.py should not wait two seconds for its answer."""
     code = (

