@@ -4,6 +4,8 @@ rows -> clean text -> splits -> token ids -> memmaps.
 
 train.py calls prepare() by itself. To look at a data set before training on it:
 $ python prepare.py --dataset=mine.csv --text_column=body --label_column=mood --tokenizer=gpt2
+Texts without labels, to learn their language from, are prepared in the same way:
+$ python prepare.py --dataset=texts.txt --labelled=False
 
 docs/data.md says which files are read, and nanosentiment/scanning.py reads them. The folder
 data/<dataset>/<tokenizer>-<8 hex digits of the recipe>/ then holds four files of each split
@@ -29,16 +31,16 @@ from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
 from nanosentiment.files import checksum, write_json
 from nanosentiment.labels import parse_label_names
 from nanosentiment.memmaps import (
-    DTYPES,
-    MAX_VOCAB_SIZE,
     TEXTS_AT_A_TIME,
     Split,
     read_meta,
+    token_dtype,
     write_split,
 )
 from nanosentiment.metrics import describe_column
 from nanosentiment.rejections import has_too_many
 from nanosentiment.scanning import (
+    MAX_COMBINATIONS,
     check_scan,
     describe_files,
     number_labels,
@@ -64,6 +66,7 @@ dataset = 'customer_service'  # a name in datasets.py, or the path of a .csv, .t
 text_column = ''  # 'title,body' joins two columns; '' is the data set's own
 text_pair_column = ''  # a second text in each row, e.g. an answer; for checkpoints such as BERT
 label_column = ''  # '' is the data set's own
+labelled = True  # False: texts alone, to learn a language from; a .txt file has one on each line
 label_names = ''  # other names for labels, e.g. '0=negative,1=positive'
 test_file = ''  # a file with the same columns; '' is the data set's own, if it has one
 val_file = ''  # another one; '' takes validation rows from the training file
@@ -83,7 +86,7 @@ strip_html = True  # removes tags, and replaces entities by what they stand for
 speakers = 'all'  # of dialogues with "Name:" at line starts: 'all', or e.g. 'customer' alone
 # split
 val_fraction = 0.1  # of each label, taken from the training file
-test_fraction = 0.1  # likewise, if there is no test file
+test_fraction = 0.1  # likewise, if there is no test file and texts have labels
 split_seed = 0  # another seed draws other validation rows and test rows
 folds = 0  # number of folds; train.py runs them all, prepare.py alone ignores it without fold
 fold = 0  # which of them is the test split, from 1
@@ -103,12 +106,16 @@ PAIRS_NEED = (
     'text_pair_column needs a checkpoint that was trained with pairs; '
     'set --init_from=minilm or bert-base-uncased (for prepare.py alone --tokenizer=<its folder>)'
 )
+ALL_TEXTS = 'all texts'  # in the place of labels where there are none
 MAX_NAME_LENGTH = 60  # of a folder that is named after a file, in characters of up to 4 bytes
 
 
-def prepare(settings):
+def prepare(settings, tokenizer=None):
     """
     Settings (a dict of those above; what is missing has its default) -> the prepared folder.
+
+    A tokenizer that is given takes the place of the setting, and learns nothing: a run that goes on
+    from another one brings that run's.
 
     What has been prepared with the same recipe is used again. stderr says what a person should know
     of the files, each time. Raises ValueError for what the user can correct, and
@@ -116,14 +123,15 @@ def prepare(settings):
     """
     settings = declared_settings(globals()) | settings
     check_settings(settings)
-    tokenizer_name = settings['tokenizer']
-    if tokenizer_name == 'auto':
-        tokenizer_name = 'bpe2048'
-    tokenizer = get_tokenizer(tokenizer_name, [])  # bpe<N> has learned nothing yet
-    if tokenizer.n_vocab > MAX_VOCAB_SIZE:
+    if tokenizer is None:
+        tokenizer_name = settings['tokenizer']
+        if tokenizer_name == 'auto':
+            tokenizer_name = 'bpe2048'
+        tokenizer = get_tokenizer(tokenizer_name, [])  # bpe<N> is empty until build() knows texts
+    elif tokenizer.is_empty:
         raise ValueError(
-            f'{tokenizer_name} has {tokenizer.n_vocab:,} tokens; '
-            f'choose a tokenizer of at most {MAX_VOCAB_SIZE:,}'
+            f'the run to go on from had too few texts for {tokenizer.name} to learn a token; '
+            'go on from another run, or train from the start with --init_from=scratch'
         )
 
     if settings['text_pair_column'] and not tokenizer.pair_ids:
@@ -198,11 +206,11 @@ def build(temp, folder, dataset_name, scan, files, recipe, tokenizer):
     """Fills an empty folder; temp is for files that are needed only meanwhile."""
     label_names, unknown_labels, labels = number_labels(scan)
     split_of_row = split_rows(temp, scan, labels, recipe)
-    if tokenizer.is_learned:
+    if tokenizer.is_empty:
         tokenizer = learn_tokenizer(temp, tokenizer.name, split_of_row)
     lengths = encode_texts(temp, tokenizer)
 
-    ids = np.memmap(f'{temp}/ids', dtype=DTYPES['tok'], mode='r')
+    ids = np.memmap(f'{temp}/ids', dtype=token_dtype(tokenizer.n_vocab), mode='r')
     meta = {
         'dataset': dataset_name,
         'labels': label_names,
@@ -240,13 +248,14 @@ def build(temp, folder, dataset_name, scan, files, recipe, tokenizer):
         'cleaning_example': scan.cleaning_example,
     }
     # The first training text, decoded from its ids, for people to see what cleaning and tokenizer
-    # make of a text. The model sees no more than block_size tokens of it.
+    # make of a text. The model sees no more than block_size tokens of it at once.
     first = int(np.argmax(split_of_row == TRAIN))
     begin = lengths[:first].sum()
     first_ids = ids[begin : begin + lengths[first]]
+    label = label_names[labels[first]] if label_names else ''
     report['example'] = {
         'row': scan.row_numbers[first],
-        'label': label_names[labels[first]],
+        'label': label,
         'text': tokenizer.decode(first_ids),
     }
 
@@ -347,6 +356,11 @@ def make_recipe(settings, tokenizer, paths):
     }
     for name in (*STEPS, *SPLIT_SETTINGS):
         recipe[name] = settings[name]
+    if not settings['labelled']:
+        recipe['labelled'] = False
+        recipe['columns'][1] = ''
+        recipe['label_names'] = {}
+        recipe['test_fraction'] = 0  # no labels to test; a test file still makes a test split
     if settings['fold'] or 'test' in paths:
         recipe['test_fraction'] = 0  # does not matter then
     if 'val' in paths:
@@ -435,11 +449,12 @@ def encode_texts(temp, tokenizer):
     """Writes temp/ids, the token ids of all texts end to end -> lengths (n,) in tokens."""
     texts = read_texts(temp)
     lengths = array('q')
+    dtype = token_dtype(tokenizer.n_vocab)
     with open(f'{temp}/ids', 'wb') as f:
         while batch := list(itertools.islice(texts, TEXTS_AT_A_TIME)):
             for ids in tokenizer.encode_batch(batch):
                 lengths.append(len(ids))
-                f.write(np.array(ids, dtype=DTYPES['tok']).tobytes())
+                f.write(np.array(ids, dtype=dtype).tobytes())
     return np.asarray(lengths)
 
 
@@ -470,11 +485,18 @@ def count_repeated_texts(scan, labels):
 
 
 def describe_columns(scan):
-    """-> {column: what metrics.describe_column tells of it}; little of one with too many values"""
+    """
+    -> {column: what metrics.describe_column tells of it}; little of one with too many values, or if
+    there are no labels to go with.
+    """
     descriptions = {}
     n_train = sum(scan.count_by_label([TRAIN]).values())
     for column, counts in scan.column_counts.items():
-        descriptions[column] = describe_column(counts)
+        if scan.is_labelled:
+            descriptions[column] = describe_column(counts)
+        else:
+            is_complete = len(counts) < MAX_COMBINATIONS
+            descriptions[column] = {'distinct': len(counts) if is_complete else None}
         # counted for all rows; the counts may have stopped early, and lack absent keys of JSON
         descriptions[column]['missing'] = n_train - scan.n_present[column]
     return descriptions
@@ -493,7 +515,12 @@ def count_labels(labels, split_of_row, label_names, unknown_labels):
 
 
 def measure_lengths(lengths, labels, split_of_row, label_names):
-    """-> {label: 5th, 50th and 95th percentile and maximum of its training texts' lengths}"""
+    """
+    -> {label: 5th, 50th and 95th percentile and maximum of its training texts' lengths}
+
+    Without labels they are those of ALL_TEXTS.
+    """
+    label_names = label_names or [ALL_TEXTS]
     is_train = split_of_row == TRAIN
     train_lengths = lengths[is_train]
     train_labels = labels[is_train]
@@ -507,6 +534,7 @@ def measure_lengths(lengths, labels, split_of_row, label_names):
 
 def print_report(report):
     """The report for people: report.json, and share_truncated."""
+    is_labelled = report['recipe'].get('labelled', True)
     names = (
         'dataset',
         'rows',
@@ -520,8 +548,33 @@ def print_report(report):
     )
     for name in names:
         print(f'{name:28} {report[name]}')
+    print_labels(report)
+    print_columns(report)
 
+    cleaning = report['cleaning_example']
+    if cleaning:
+        n = report['cleaned']
+        print(f'\nCleaning changes the words of {n:,} texts, first of row {cleaning["row"]}:')
+        print(f'  before: {cleaning["before"]}')
+        print(f'  after:  {cleaning["after"]}')
+
+    what_happens = 'cut in training'
+    if not is_labelled:
+        what_happens = 'go on in the next block'
+    share = report['share_truncated']
+    print(f'\n{share:.1%} of the training texts are longer than block_size, and {what_happens}')
+    example = report['example']
+    row_and_label = f'row {example["row"]}'
+    if is_labelled:
+        row_and_label += f', label {example["label"]}'
+    print(f'\nThe first training text ({row_and_label}), uncut:\n{example["text"]}')
+
+
+def print_labels(report):
+    """The number of rows of each label, and the lengths of their texts."""
     label_counts = report['labels']
+    if not report['labels']['train']:
+        label_counts = {name: {ALL_TEXTS: n} for name, n in report['rows'].items()}
     splits = ''.join(f'{split_name:>10}' for split_name in label_counts)
     print(f'\n{"label":20}{splits}   tokens: p5   p50   p95   max')
     for label in [*label_counts['train'], *report['unknown_labels']]:
@@ -529,7 +582,13 @@ def print_report(report):
         n_tokens = ''.join(f'{n:6.0f}' for n in report['lengths'].get(label, []))
         print(f'{label[:20]:20}{n_rows}     {n_tokens}')
 
-    print(f'\n{"column":28} missing distinct  guess       chi2  df        p  goes with the label?')
+
+def print_columns(report):
+    """What the columns other than the label hold, and whether one of them tells the label."""
+    about_labels = ''
+    if report['labels']['train']:
+        about_labels = '  guess       chi2  df        p  goes with the label?'
+    print(f'\n{"column":28} missing distinct{about_labels}')
     for name, column in report['columns'].items():
         line = f'{name[:28]:28} {column["missing"]:7,} {column["distinct"] or "many":>8}'
         if 'guess' in column:
@@ -543,7 +602,9 @@ def print_report(report):
     # alone, as the other rows with this value have it. So it is about 0 for a column whose values
     # hardly repeat: for an id, and for the text itself. A column is suspicious if so little goes
     # wrong that it is less than 5 % of the errors of always guessing the commonest label.
-    train_counts = label_counts['train'].values()
+    if not report['labels']['train']:
+        return
+    train_counts = report['labels']['train'].values()
     majority_error = 1 - max(train_counts) / sum(train_counts)
     for name, column in report['columns'].items():
         if 1 - column.get('guess', 0) < 0.05 * majority_error:
@@ -551,19 +612,6 @@ def print_report(report):
                 f'{name} alone tells the label: '
                 'what a model learns from the text may be no more than that'
             )
-
-    cleaning = report['cleaning_example']
-    if cleaning:
-        n = report['cleaned']
-        print(f'\nCleaning changes the words of {n:,} texts, first of row {cleaning["row"]}:')
-        print(f'  before: {cleaning["before"]}')
-        print(f'  after:  {cleaning["after"]}')
-
-    share = report['share_truncated']
-    print(f'\n{share:.1%} of the training texts are longer than block_size, and cut in training')
-    example = report['example']
-    row_and_label = f'row {example["row"]}, label {example["label"]}'
-    print(f'\nThe first training text ({row_and_label}), uncut:\n{example["text"]}')
 
 
 def main():

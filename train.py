@@ -189,7 +189,7 @@ def fall_back_if_unreachable(config, defaults):
         print('#' * 100, file=sys.stderr)
     about_data = {
         'dataset', 'text_column', 'text_pair_column', 'label_column', 'label_names', 'test_file',
-        'val_file', 'split_column', 'delimiter', 'encoding', 'header',
+        'val_file', 'split_column', 'delimiter', 'encoding', 'header', 'labelled',
     }  # fmt: skip
     flags = [arg for arg in sys.argv[1:] if arg.startswith('--')]
     flags = [arg for arg in flags if arg[2:].partition('=')[0] not in about_data]
@@ -661,8 +661,9 @@ if __name__ == '__main__':
     if not is_lm:
         say(f'       {share_cut:.1%} of the training texts are cut to {block_size} tokens')
     say(f'model  {n_params:,} parameters, {n_trained:,} to train; {"; ".join(notes)}')
+    unit = 'blocks' if is_lm else 'texts'
     say(
-        f'plan   {total_iters:,} steps of {texts_per_step} {"blocks" if is_lm else "texts"}, {iters_per_epoch:,} an epoch; '
+        f'plan   {total_iters:,} steps of {texts_per_step} {unit}, {iters_per_epoch:,} an epoch; '
         f'{machine}; the best by {metric} is kept as {best_path}'
     )
 

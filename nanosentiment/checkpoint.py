@@ -146,6 +146,8 @@ def open_pretrained_classifier(folder):
 
     # what a run knows of its data, and this folder does not
     recipe = {'columns': ['', ''], 'label_names': pretrained.other_label_names(labels)}
+    if tokenizer.pair_ids:
+        recipe['text_pair_column'] = ''  # there may be pairs, in a column that the user names
     info = pretrained.exported_info(folder)
     if info:
         recipe |= info['cleaning']

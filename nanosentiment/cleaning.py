@@ -253,7 +253,7 @@ def clean_or_keep(text, settings):
     """
     if settings.get('as_it_is'):
         return text, False  # for a checkpoint that was not trained here
-    if not settings.get('text_pair_column'):
+    if 'text_pair_column' not in settings:
         text = text.replace(PAIR_MARK, ' ')  # else it would pass for a pair
     first, second = split_pair(text)
     first, is_emptied = clean_or_keep_one(first, settings)

@@ -15,15 +15,18 @@ def parse_columns(setting, known):
     return [name.strip() for name in setting.split(',')]
 
 
-def find_columns(table, text_column, label_column, split_column='', text_pair_column=''):
+def find_columns(
+    table, text_column, label_column, split_column='', text_pair_column='', is_labelled=True
+):
     """
     {setting: the columns that it names}; ValueError if no row can have a text and a label.
 
     Example: {'text_column': ['title', 'body'], 'label_column': ['mood']}, and 'split_column' and
-    'text_pair_column' only if there is one.
+    'text_pair_column' only if there is one. Without labels there is no 'label_column', and the only
+    column of a table needs no text_column to name it.
     """
     path = table.path
-    if table.kind == 'txt':
+    if table.kind == 'txt' and is_labelled:
         raise ValueError(
             f'{path} is read as plain text, which has no labels; save texts and labels as columns '
             'of a .csv, .tsv or .jsonl file, or set --delimiter if this file has columns'
@@ -31,8 +34,11 @@ def find_columns(table, text_column, label_column, split_column='', text_pair_co
     if not table.is_json and not table.columns:
         raise ValueError(f'{path} is empty; is it the right file?')
 
-    text_columns = parse_columns(text_column, table.columns)
-    columns = {'text_column': text_columns, 'label_column': [label_column]}
+    columns = {'text_column': parse_columns(text_column, table.columns)}
+    if is_labelled:
+        columns['label_column'] = [label_column]
+    elif not text_column and len(table.columns) == 1:
+        columns['text_column'] = list(table.columns)
     if split_column:
         columns['split_column'] = [split_column]
     if text_pair_column:
@@ -44,7 +50,7 @@ def find_columns(table, text_column, label_column, split_column='', text_pair_co
         # what was guessed of the file may be the cause, such as a header where there is none
         raise ValueError('; '.join([str(error), *table.notes])) from None
     for setting in ('text_column', 'text_pair_column'):
-        if label_column in columns.get(setting, []):
+        if is_labelled and label_column in columns.get(setting, []):
             raise ValueError(
                 f'{setting} and label_column both name {label_column!r}, so the text would tell '
                 'the label; set them to different columns'

