@@ -11,7 +11,7 @@ The tokenizer lies beside the graph as tokenizer.json. It cuts and pads texts, b
 them. The graph's metadata says how the run did that, and what the labels are, see `describe`.
 
 The packages are optional: pip install onnx onnxruntime tokenizers
-https://onnx.ai/onnx/intro, https://onnxruntime.ai/docs/performance/model-optimizations
+https://onnx.ai/onnx/intro, https://onnxruntime.ai/docs
 """
 
 import importlib
@@ -163,11 +163,19 @@ def write_graph(classifier, path):
 
 
 def quantize(path):
-    """Rounds a graph's weights to 8 bits; the inputs of its layers are rounded as it runs."""
+    """
+    Rounds a graph's weights to 8 bits; the inputs of its layers are rounded as it runs.
+
+    per_channel gives each column of a matrix its own scale: probabilities of MiniLM on SST-2's
+    validation texts then differ by 0.013 on average, and by 0.029 without. reduce_range uses 7 of
+    the 8 bits, because processors without VNNI add up in 16 bits, which would overflow; with
+    per_channel it cost nothing.
+    https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
     quantization = import_package('onnxruntime.quantization')
     logging.disable(logging.WARNING)  # it advises a preparation for convolutions
     try:
-        quantization.quantize_dynamic(path, path)
+        quantization.quantize_dynamic(path, path, per_channel=True, reduce_range=True)
     finally:
         logging.disable(logging.NOTSET)
 

@@ -268,6 +268,16 @@ def test_int8_is_a_smaller_file_that_says_how_it_differs(tmp_path):
     assert json.loads(metadata['labels']) == classifier.labels
 
 
+def test_int8_has_a_scale_for_each_column(tmp_path):
+    """One for a whole matrix doubled the error (docs/speed.md)."""
+    classifier = make_classifier(tmp_path)
+    result = to_onnx.export(classifier, str(tmp_path / 'run.onnx'), int8=True)
+    weights = {tensor.name: tensor for tensor in onnx.load(result['path']).graph.initializer}
+    n_inner = classifier.model.config.n_inner
+    scales = [list(tensor.dims) for name, tensor in weights.items() if name.endswith('_scale')]
+    assert [n_inner] in scales
+
+
 def test_int8_is_judged_on_real_texts_where_there_are_any(trained, tmp_path):
     """Labels of random tokens would say little of how well rounded weights do."""
     classifier = Classifier(trained.out_dir, device='cpu', dtype='float32')
