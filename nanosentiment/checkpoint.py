@@ -318,7 +318,7 @@ class Classifier:
             self.has_pairs = bool(self.checkpoint['recipe'].get('text_pair_column'))
         else:
             self.model, self.tokenizer, self.checkpoint = open_pretrained_classifier(path)
-            self.has_pairs = bool(self.tokenizer.pair_ids)
+            self.has_pairs = bool(self.tokenizer.pair_ids) and not windows
         self.labels = self.checkpoint['labels']
         if not self.labels:
             raise ValueError(

@@ -238,6 +238,18 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path):
         Classifier(tmp_path, device='cpu')
 
 
+def test_a_long_text_can_be_read_in_windows(tmp_path):
+    """Its tokenizer knows pairs, of which no windows are made; single texts have them even so."""
+    make_classifier(tmp_path, 'bert')
+    whole = Classifier(tmp_path, device='cpu', windows=True)
+    (answer,) = whole(['lovely ' * 50 + 'bad ' * 50])
+    assert answer['truncated'] is False
+    short = TEXTS[:3]
+    assert whole(short) == Classifier(tmp_path, device='cpu')(short)
+    with pytest.raises(ValueError, match='single texts, not pairs'):
+        whole([('good', 'bad')])
+
+
 # -----------------------------------------------------------------------------
 # the commands
 
