@@ -81,7 +81,7 @@ class Config:
             raise ValueError(f"{reason}; set pool to 'last' or 'mean'")
         if self.n_class == 0 and not self.causal:
             reason = 'a language model (n_class=0) predicts the next token, so it must be causal'
-            raise ValueError(f'{reason}; set causal to True')
+            raise ValueError(f'{reason}; begin from scratch or a GPT-2, with causal=True')
         if self.n_bucket > 0 and self.causal:
             reason = 'a model with n_bucket reads in both directions'
             raise ValueError(f'{reason}; set causal to False')

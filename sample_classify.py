@@ -166,6 +166,12 @@ def find_checkpoint():
         candidates = Path(out_dir or 'out').rglob('best.pt')
     checkpoints = [path for path in candidates if path.exists()]
     if not checkpoints:
+        if os.path.isdir(out_dir):
+            from nanosentiment.pretrained import describe_other_files
+
+            found = describe_other_files(out_dir)
+            if found:
+                stop(found)
         remedy = 'run first: python train.py config/train_sentiment_scratch.py'
         stop(f'there is no trained model in {out_dir or "./out"}; {remedy}')
     return max(checkpoints, key=os.path.getmtime)

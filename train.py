@@ -11,7 +11,8 @@ $ python train.py config/finetune_gpt2.py --block_size=256 \
 
 From scratch in two stages: first a language model of texts without labels, then a classifier:
 $ python train.py config/pretrain_lm.py --dataset=texts.txt --out_dir=out/lm
-$ python train.py --init_from=out/lm --dataset=mine.csv --text_column=body --label_column=mood
+$ python train.py --init_from=out/lm --out_dir=out/mine \
+    --dataset=mine.csv --text_column=body --label_column=mood
 
 With two processes (or two GPUs) on one machine, each of which computes one of the two passes of a
 step, so that a step has twice as many texts:
@@ -41,8 +42,10 @@ from model import Config, Transformer
 from nanosentiment.checkpoint import (
     Classifier,
     carried_tokenizer,
+    check_out_dir,
     cleaning_note,
     is_run,
+    max_block_size,
     model_of_run,
     resume_checkpoint,
     run_tokenizer,
@@ -501,7 +504,6 @@ if __name__ == '__main__':
 
     # -------------------------------------------------------------------------
     # data
-    block_size = config['block_size']
     is_lm = not config['labelled']
     source = ''  # the folder of a pretrained checkpoint, or a run to train on from
     tokenizer = None  # that of the run; else prepare() makes it, as the setting says
@@ -513,12 +515,17 @@ if __name__ == '__main__':
             tokenizer = carried_tokenizer(resumed)
         elif is_run(init_from):
             source = init_from
+            check_out_dir(source, out_dir)
             tokenizer = run_tokenizer(source, config['tokenizer'])
             config['tokenizer'] = tokenizer.name
         elif init_from != 'scratch':
             source = find(init_from)
             if config['tokenizer'] == 'auto':
                 config['tokenizer'] = os.path.abspath(source)  # 'gpt2' is a name of its own
+        if source and config['block_size'] == defaults['block_size']:
+            # not set, so that it is no mistake if the source reads shorter texts
+            config['block_size'] = min(config['block_size'], max_block_size(source))
+        block_size = config['block_size']
         folder = prepare.prepare(config, tokenizer)
         if is_master and world_size > 1:
             dist.barrier()
@@ -650,8 +657,10 @@ if __name__ == '__main__':
         notes += [f'weights of {source}', *model.loaded['notes']]
         if is_run(source):
             notes += filter(None, [cleaning_note(source, config)])
-    else:
+    elif init_from == 'scratch':
         notes.append('from scratch')
+    else:
+        notes.append(f'begun with the weights of {init_from}')
     if freeze > 0:
         notes.append(f'frozen: embeddings, {freeze} layers')
     machine = f'{device}, {str(ptdtype).removeprefix("torch.")}'

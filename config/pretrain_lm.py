@@ -1,7 +1,8 @@
 # The first of two stages from scratch: a small language model of texts without labels, which learns
 # to predict the next token. A classifier then begins with its weights and its tokens:
 # $ python train.py config/pretrain_lm.py --dataset=texts.txt
-# $ python train.py --init_from=out/lm --dataset=mine.csv --text_column=body --label_column=mood
+# $ python train.py --init_from=out/lm --out_dir=out/mine \
+#     --dataset=mine.csv --text_column=body --label_column=mood
 # About 15 minutes on one CPU core for SST-2's training text, which is short. Expect a validation
 # perplexity of 305 there, after three epochs.
 

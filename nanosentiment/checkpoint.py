@@ -87,7 +87,13 @@ def read_checkpoint(path):
     or damaged.
     """
     if os.path.isdir(path):
+        folder = path
         path = os.path.join(path, 'best.pt')
+        if not os.path.exists(path):
+            found = pretrained.describe_other_files(folder)
+            raise ValueError(found or f'{folder} holds no best.pt; name the folder of a run')
+    if not os.path.exists(path):
+        raise ValueError(f'there is no run {path}; is the name right?')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # pickle, zip and torch raise whatever a damaged file leads to
@@ -112,7 +118,13 @@ def open_checkpoint(path):
     try:
         model = Transformer(Config(**checkpoint['config']))
         model.load_state_dict(checkpoint['model'])
-        tokenizer = load_tokenizer(checkpoint['tokenizer'])
+        tokenizer_state = checkpoint['tokenizer']
+    except Exception as error:
+        raise cannot_be_opened(path, error) from None
+    try:
+        tokenizer = load_tokenizer(tokenizer_state)
+    except ValueError:
+        raise  # a package is missing, which is no fault of the file
     except Exception as error:
         raise cannot_be_opened(path, error) from None
     return model.eval(), tokenizer, checkpoint
@@ -231,6 +243,23 @@ def run_tokenizer(path, name='auto'):
         what = f'tokenizer={name}, but the weights of {path} know the tokens of {tokenizer.name}'
         raise ValueError(f'{what}; set --tokenizer=auto')
     return tokenizer
+
+
+def check_out_dir(path, out_dir):
+    """ValueError if a run that is trained on from would be written over by the new one."""
+    folder = path
+    if path.endswith('.pt'):
+        folder = os.path.dirname(path)
+    if os.path.realpath(folder) == os.path.realpath(out_dir):
+        what = f'out_dir={out_dir} holds the run that init_from names, and would be written over'
+        raise ValueError(f'{what}; name another --out_dir')
+
+
+def max_block_size(source):
+    """The longest text in tokens that a run, or a folder of a pretrained model, can read."""
+    if is_run(source):
+        return read_checkpoint(source)['config']['block_size']
+    return pretrained.model_settings(source, {'pool': 'mean'})['block_size']
 
 
 def model_of_run(path, n_class, labels, settings):

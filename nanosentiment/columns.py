@@ -70,9 +70,8 @@ def check_columns(table, setting, columns):
     for column in columns:
         if column not in table.columns:
             known = shorten(table.columns, 20)
-            raise ValueError(
-                f'{table.path}: there is no column {column!r}; set --{setting} to one of {known}'
-            )
+            what = f'there is no column {column!r}' if column else f'{setting} is not set'
+            raise ValueError(f'{table.path}: {what}; set --{setting} to one of {known}')
 
 
 def check_keys(table, columns):

@@ -275,7 +275,9 @@ def extend_labels(known, names, path, label_column):
     if not has_known or len(unknown) > MAX_UNKNOWN_LABELS:
         what = f'{path}: label {shorten(unknown)} is unknown'
         known_labels = f'the labels of this run are {shorten(known)}'
-        raise ValueError(f'{what}; {known_labels}; is --label_column={label_column} right?')
+        raise ValueError(
+            f'{what}; {known_labels}; is --label_column={label_column} right? --label_names renames labels'
+        )
     return known + unknown
 
 

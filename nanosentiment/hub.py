@@ -139,7 +139,12 @@ def find(name):
             f'{name} is in no cache, and HF_HUB_OFFLINE is set; '
             f'unset it, or {UNREACHABLE_HUB_REMEDY}'
         )
-    download_model(name, model, own_folder)
+    try:
+        download_model(name, model, own_folder)
+    except Unreachable as error:
+        if name in KNOWN_MODELS:
+            raise
+        raise Unreachable(f'{name} is no folder here, and {error}', error.code) from None
     return own_folder
 
 

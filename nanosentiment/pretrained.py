@@ -182,6 +182,14 @@ def read_weights(folder, prefix):
 
 def describe_missing_weights(folder):
     """One line on a folder without weights that can be read: what lies in it, and what to do."""
+    found = describe_other_files(folder)
+    if found:
+        return found
+    return f'{folder} lacks model.safetensors or pytorch_model.bin, or a part of it; fetch it again'
+
+
+def describe_other_files(folder):
+    """One line if something else lies in a folder that can be made usable, and how; or ''."""
     files = sorted(os.listdir(folder))
     for ending, (what, remedy) in OTHER_FILES.items():
         found = [file for file in files if file.endswith(ending)]
@@ -191,7 +199,7 @@ def describe_missing_weights(folder):
     if steps:
         newest = os.path.join(folder, f'checkpoint-{max(steps)}')
         return f'{folder} has its weights in folders below it; name one of them, such as {newest}'
-    return f'{folder} lacks model.safetensors or pytorch_model.bin, or a part of it; fetch it again'
+    return ''
 
 
 def without_wrapper(name):

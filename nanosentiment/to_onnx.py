@@ -50,7 +50,7 @@ def export(classifier, path, int8=False):
     Before the file gets its name, onnxruntime compares it with the classifier. Returns a dict:
 
     path, bytes, opset   of the file
-    checked              number of texts compared; 0 if onnxruntime is not installed
+    checked              number of texts compared
     max_difference       largest difference of a probability, or None
     same_labels          number of texts that get the same label, or None
 
@@ -60,9 +60,9 @@ def export(classifier, path, int8=False):
     """
     check_classifier(classifier)
     import_package('onnx')
+    import_package('onnxruntime')
     path = os.fspath(path)
     if int8:
-        import_package('onnxruntime')
         path = path.removesuffix('.onnx').removesuffix('.int8') + '.int8.onnx'
     tokenizer_file = make_tokenizer_file(classifier)
     folder = os.path.dirname(path)
@@ -253,10 +253,6 @@ def run_graph(session, ids, batch_size=16):
 
 def compare(classifier, path, int8):
     """A graph beside its classifier -> checked, max_difference and same_labels, as in export."""
-    try:
-        import_package('onnxruntime')
-    except ValueError:
-        return {'checked': 0, 'max_difference': None, 'same_labels': None}
     ids = read_test_texts(classifier)
     if not int8 or not ids:
         # random tokens show whether the graph is right, but not how well rounded weights do
@@ -302,8 +298,6 @@ def random_texts(config, n_texts):
 
 def check_result(result, path):
     """ValueError if a graph in float32 does not answer as its classifier."""
-    if result['checked'] == 0:
-        return
     n_other = result['checked'] - result['same_labels']
     difference = result['max_difference']
     # not difference > TOLERANCE, which is False for nan
