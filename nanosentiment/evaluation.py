@@ -275,9 +275,8 @@ def extend_labels(known, names, path, label_column):
     if not has_known or len(unknown) > MAX_UNKNOWN_LABELS:
         what = f'{path}: label {shorten(unknown)} is unknown'
         known_labels = f'the labels of this run are {shorten(known)}'
-        raise ValueError(
-            f'{what}; {known_labels}; is --label_column={label_column} right? --label_names renames labels'
-        )
+        remedy = f'is --label_column={label_column} right? --label_names can rename labels'
+        raise ValueError(f'{what}; {known_labels}; {remedy}')
     return known + unknown
 
 

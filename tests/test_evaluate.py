@@ -49,7 +49,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path):
     (tmp_path / 'best.pt').write_bytes(b'hello')
     result = run('evaluate.py', f'--out_dir={tmp_path}', status=2)
     assert result.err.count('\n') == 1
-    assert f'{tmp_path}/best.pt cannot be opened' in result.err
+    assert f'{tmp_path} holds no best.pt' in result.err
 
 
 def test_a_missing_file_is_one_line_and_exit_status_2(out_dir):
@@ -61,8 +61,8 @@ def test_a_missing_file_is_one_line_and_exit_status_2(out_dir):
 @pytest.mark.parametrize(
     'settings, words',
     [
-        ({'out_dir': 'nowhere'}, 'nowhere cannot be opened (FileNotFoundError: '),
-        ({'out_dir': 'nowhere/last.pt'}, 'nowhere/last.pt cannot be opened'),
+        ({'out_dir': 'nowhere'}, 'there is no run nowhere; is the name right?'),
+        ({'out_dir': 'nowhere/last.pt'}, 'there is no run nowhere/last.pt; is the name right?'),
         ({'split': 'dev'}, 'no dev split'),
         ({'against': 'nowhere'}, 'nowhere/predictions.csv cannot be read'),
         ({'dtype': 'float99'}, 'dtype=float99 is unknown'),

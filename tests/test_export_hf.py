@@ -919,7 +919,7 @@ def test_the_weights_of_last_pt_have_a_folder_of_their_own(trained, run_here, tm
     [
         (['--to=tf'], 'to=tf is unknown; choose one of hf, onnx'),
         (['--int8=True'], 'int8 is of the onnx format; set --to=onnx'),
-        (['--out_dir=out/nothing'], 'out/nothing cannot be opened'),
+        (['--out_dir=out/nothing'], 'there is no run out/nothing'),
     ],
 )
 def test_a_mistake_is_one_line(flags, message, run_here):

@@ -330,16 +330,6 @@ def test_a_missing_package_is_one_line(package, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ['best.pt']
 
 
-def test_without_onnxruntime_the_result_says_that_nothing_was_checked(tmp_path, monkeypatch):
-    """The graph itself does not need it, so it is written."""
-    classifier = make_classifier(tmp_path)
-    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    result = to_onnx.export(classifier, str(tmp_path / 'run.onnx'))
-    assert result['checked'] == 0
-    assert result['max_difference'] is None
-    assert os.path.exists(result['path'])
-
-
 @pytest.mark.parametrize('changes', [{'dtype': 'bfloat16'}, {'windows': True}])
 def test_what_the_graph_cannot_do_is_refused(changes, tmp_path):
     """A graph of rounded weights, or of a run that reads all of a text, would answer otherwise."""

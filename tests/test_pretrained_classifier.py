@@ -316,3 +316,12 @@ def test_stars_are_not_counted_from_zero():
     names = other_label_names(['NEGATIVE', 'POSITIVE'])
     assert (names['1'], names['positive']) == ('POSITIVE', 'POSITIVE')
     assert 'POSITIVE' not in names
+
+
+@pytest.mark.parametrize('script', ['sample_classify.py', 'evaluate.py'])
+def test_a_lora_adapter_in_place_of_a_model_is_named(script, tmp_path):
+    """'Train a model first' would send its owner the wrong way."""
+    (tmp_path / 'adapter_model.safetensors').write_bytes(b'1')
+    result = run(script, f'--out_dir={tmp_path}', status=2)
+    assert 'a LoRA adapter without its model' in result.err
+    assert 'merge_and_unload' in result.err

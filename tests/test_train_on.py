@@ -118,6 +118,27 @@ def test_texts_that_are_cleaned_in_another_way_are_mentioned(trained, run_here, 
     assert f'the texts of {trained.out_dir} were cleaned with lowercase=False' in result.out
 
 
+def test_the_run_that_one_begins_from_is_not_written_over(trained, run_here, tmp_path):
+    """The default out_dir is out/run, which people also give to --init_from."""
+    shutil.copytree(trained.out_dir, tmp_path / 'run')
+    flags = data_flags(trained.args[0].partition('=')[2], tmp_path)
+    for source in (f'{tmp_path}/run', f'{tmp_path}/run/best.pt'):
+        same = [f'--init_from={source}', f'--out_dir={tmp_path}/run/']
+        result = run_here('train.py', *same, *flags, *NO_LEARNING, status=2)
+        assert 'would be written over; name another --out_dir' in result.err
+    assert_same_weights(f'{trained.out_dir}/best.pt', tmp_path / 'run' / 'best.pt')
+
+
+def test_an_unset_block_size_is_that_of_the_run(trained, run_here, tmp_path):
+    """The default of 256 tokens is nothing that the user wants, and no reason to refuse."""
+    flags = data_flags(trained.args[0].partition('=')[2], tmp_path)
+    flags.remove('--block_size=32')
+    out_dir = f'--out_dir={tmp_path}/on'
+    run_here('train.py', f'--init_from={trained.out_dir}', *flags, out_dir, *NO_LEARNING)
+    best = read_checkpoint(tmp_path / 'on' / 'best.pt')
+    assert (best['config']['block_size'], best['settings']['block_size']) == (32, 32)
+
+
 def test_a_damaged_run_is_one_line(run_here, tmp_path):
     (tmp_path / 'best.pt').write_bytes(b'no checkpoint')
     result = run_here('train.py', f'--init_from={tmp_path}', '--dataset=demo', status=2)
