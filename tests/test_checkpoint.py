@@ -123,7 +123,7 @@ def test_no_file_is_renamed_while_it_is_open(trained, run_here, tmp_path, monkey
 
 
 def test_a_damaged_or_missing_checkpoint_is_one_sentence(trained, tmp_path):
-    with pytest.raises(ValueError, match='best.pt cannot be opened .*; train again'):
+    with pytest.raises(ValueError, match='holds no best.pt; name the folder of a run'):
         open_checkpoint(str(tmp_path))
 
     with open(f'{trained.out_dir}/best.pt', 'rb') as f:

@@ -49,7 +49,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path):
     (tmp_path / 'best.pt').write_bytes(b'hello')
     result = run('evaluate.py', f'--out_dir={tmp_path}', status=2)
     assert result.err.count('\n') == 1
-    assert f'{tmp_path} holds no best.pt' in result.err
+    assert f'{tmp_path}/best.pt cannot be opened' in result.err
 
 
 def test_a_missing_file_is_one_line_and_exit_status_2(out_dir):
