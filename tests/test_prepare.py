@@ -763,7 +763,7 @@ def test_without_an_appended_end_it_is_other_data(tmp_path, prepare_csv):
     'change, message',
     [
         ({'text_column': 'bdy'}, "no column 'bdy'; set --text_column to one of body, mood"),
-        ({'label_column': ''}, "no column ''; set --label_column to one of body, mood"),
+        ({'label_column': ''}, 'label_column is not set; set --label_column to one of body, mood'),
         ({'label_column': 'body'}, "text_column and label_column both name 'body'"),
         ({'text_column': 'body,mood'}, "text_column and label_column both name 'mood'"),
         ({'text_column': 'body,x'}, "no column 'x'; set --text_column"),

@@ -73,7 +73,7 @@ def test_an_only_column_needs_no_name(tmp_path, prepare_texts):
 
 def test_of_several_columns_one_must_be_named(tmp_path, prepare_texts):
     path = write_hundred_rows(tmp_path / 'x.csv')
-    message = "no column ''; set --text_column to one of body, mood"
+    message = 'text_column is not set; set --text_column to one of body, mood'
     with pytest.raises(ValueError, match=message):
         prepare_texts(path)
     folder = prepare_texts(path, text_column='body')
@@ -179,7 +179,7 @@ def test_a_known_data_set_needs_no_column(tmp_path, prepare_texts):
         ('x.txt', '\n \n', 'x.txt has no rows; is it the right file'),
         ('x.csv', '', 'x.csv is empty'),
         ('x.csv', 'a\n', 'x.csv has no rows'),
-        ('x.csv', 'a,b\n,c\n,d\n', "no column ''; set --text_column to one of a, b"),
+        ('x.csv', 'a,b\n,c\n,d\n', 'text_column is not set; set --text_column to one of a, b'),
         ('x.jsonl', '{"a": "b", "c": "d"}\n', "has the key ''; set --text_column to one of a, c"),
     ],
 )
