@@ -217,7 +217,7 @@ def write_safetensors(path, tensors):
     The format is 8 bytes with the length of the header, the header in JSON, and raw numbers:
     https://huggingface.co/docs/safetensors
     """
-    header = {'__metadata__': {'format': 'pt'}}  # transformers refuses a file that does not say so
+    header = {'__metadata__': {'format': 'pt'}}  # PyTorch, which old versions of transformers want
     end = 0
     for name, tensor in tensors.items():
         begin = end
