@@ -574,7 +574,7 @@ if __name__ == '__main__':
         if resumed is not None:
             model = Transformer(Config(**resumed['config']))
             model.load_state_dict(resumed['model'])
-        elif is_run(source):
+        elif source and is_run(source):
             model = model_of_run(source, n_class, label_names, others)
         elif source:
             model = Transformer.from_pretrained(source, n_class, label_names, **others)

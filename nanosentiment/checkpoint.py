@@ -149,12 +149,19 @@ def open_pretrained_classifier(folder):
     ValueError if the folder's model does not classify texts.
     """
     labels = pretrained.classifier_labels(folder)
-    tokenizer = get_tokenizer(folder)
-    settings = {}
+    tokenizer = get_tokenizer(os.path.abspath(folder))  # 'gpt2' alone is a name of its own
+    limit, keep = pretrained.truncation_of(folder)
+    settings = {'block_size': limit}
     if tokenizer.pair_sep >= 0:
         settings['pair_sep'] = tokenizer.pair_sep
     model = Transformer.from_pretrained(folder, len(labels), labels, **settings)
     pretrained.check_tokens(folder, tokenizer.state(), tokenizer.n_vocab, model.config.vocab_size)
+    fresh = model.loaded['fresh']
+    if fresh:  # random weights would give random labels
+        raise ValueError(
+            f'{folder} does not classify texts ({" and ".join(fresh)} is missing in its weights); '
+            f'train it first: python train.py --init_from={folder} --dataset=...'
+        )
 
     # what a run knows of its data, and this folder does not
     recipe = {'columns': ['', ''], 'label_names': pretrained.other_label_names(labels)}
@@ -168,7 +175,7 @@ def open_pretrained_classifier(folder):
     checkpoint = {
         'labels': labels,
         'dataset': folder,
-        'settings': {'dtype': 'float32', 'keep': info.get('keep', 'first')},
+        'settings': {'dtype': 'float32', 'keep': info.get('keep', keep)},
         'recipe': recipe,
         'temperature': info.get('temperature', 1.0),
     }

@@ -823,7 +823,29 @@ def classifier_labels(folder):
             f'{folder} does not classify texts ({note}); train it first: '
             f'python train.py --init_from={folder} --dataset=...'
         )
-    return read_labels(hf_config, len(weight))
+    labels = read_labels(hf_config, len(weight))
+    if len(set(labels)) < len(labels):
+        repeated = next(label for label in labels if labels.count(label) > 1)
+        raise ValueError(
+            f'{folder}/config.json calls several labels {repeated!r}; give each a name of its own'
+        )
+    return labels
+
+
+def truncation_of(folder):
+    """
+    How transformers cuts a text: to how many tokens, None if only the positions limit it, and
+    which end it keeps, 'first' or 'last'.
+    """
+    path = os.path.join(folder, 'tokenizer_config.json')
+    tokenizer_config = read_object(path) if os.path.exists(path) else {}
+    keep = 'last' if tokenizer_config.get('truncation_side') == 'left' else 'first'
+
+    hf_config, family_name = read_config(folder)
+    n_positions = config_fields(hf_config, FAMILIES[family_name])['block_size']
+    limit = tokenizer_config.get('model_max_length') or n_positions
+    # transformers writes 1e30 where it knows no limit
+    return (int(limit) if limit < n_positions else None), keep
 
 
 def other_label_names(labels):

@@ -18,6 +18,7 @@ from nanosentiment.pretrained import other_label_names
 
 transformers = pytest.importorskip('transformers')
 tokenizers = pytest.importorskip('tokenizers')
+safetensors = pytest.importorskip('safetensors.torch')
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 
 TEXTS = [
@@ -235,6 +236,56 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path):
     model, _ = make_classifier(tmp_path, 'bert')
     model.bert.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match='no trained head.*train it first: python train.py'):
+        Classifier(tmp_path, device='cpu')
+
+
+@pytest.mark.parametrize(
+    'family, hidden_layer, missing',
+    [('bert', 'bert.pooler', 'pooler'), ('roberta', 'classifier.dense', 'pooler')],
+)
+def test_a_head_without_its_hidden_layer_is_refused(family, hidden_layer, missing, tmp_path):
+    """It would start fresh, so that the labels would be others each time."""
+    make_classifier(tmp_path, family)
+    path = tmp_path / 'model.safetensors'
+    tensors = safetensors.load_file(path)
+    path.unlink()
+    kept = {name: t for name, t in tensors.items() if not name.startswith(hidden_layer)}
+    assert len(kept) == len(tensors) - 2
+    safetensors.save_file(kept, path, {'format': 'pt'})
+    with pytest.raises(ValueError, match=f'does not classify texts .{missing}.*is missing'):
+        Classifier(tmp_path, device='cpu')
+
+
+def test_a_folder_may_be_called_like_a_tokenizer(tmp_path, monkeypatch):
+    """The folder gpt2 has a tokenizer of its own, and not that of the name gpt2."""
+    model, tokenizer = make_classifier(tmp_path / 'gpt2', 'gpt2')
+    expected = their_logits(model, tokenizer, TEXTS)
+    monkeypatch.chdir(tmp_path)
+    assert abs(Classifier('gpt2', device='cpu').logits(TEXTS) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize('changes', [{'truncation_side': 'left'}, {'model_max_length': 12}])
+def test_a_text_is_cut_as_its_tokenizer_says(changes, tmp_path):
+    """The end may be kept, and fewer tokens than the model has positions for."""
+    model, tokenizer = make_classifier(tmp_path, 'roberta')
+    path = tmp_path / 'tokenizer_config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    texts = ['lovely ' * 30 + 'bad ' * 30, *TEXTS]
+    inputs = tokenizer(texts, padding=True, truncation=True, return_tensors='pt')
+    with torch.no_grad():
+        expected = model(**inputs).logits.numpy()
+    assert abs(Classifier(tmp_path, device='cpu').logits(texts) - expected).max() < 1e-5
+
+
+def test_two_labels_of_one_name_are_refused(tmp_path):
+    """Their probabilities would be one, and that of the first would be lost."""
+    make_classifier(tmp_path, 'bert')
+    path = tmp_path / 'config.json'
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {'id2label': dict.fromkeys('012', 'a')})
+    )
+    with pytest.raises(ValueError, match="several labels 'a'; give each a name"):
         Classifier(tmp_path, device='cpu')
 
 

@@ -139,6 +139,13 @@ def test_an_unset_block_size_is_that_of_the_run(trained, run_here, tmp_path):
     assert (best['config']['block_size'], best['settings']['block_size']) == (32, 32)
 
 
+def test_a_run_in_the_working_folder_does_not_matter(trained, run_here, tmp_path, monkeypatch):
+    """Training from scratch has no source, and '' is not the folder in which one stands."""
+    shutil.copy(f'{trained.out_dir}/best.pt', tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run_here('train.py', *trained.args, f'--out_dir={tmp_path}/new', '--max_iters=2')
+
+
 def test_a_damaged_run_is_one_line(run_here, tmp_path):
     (tmp_path / 'best.pt').write_bytes(b'no checkpoint')
     result = run_here('train.py', f'--init_from={tmp_path}', '--dataset=demo', status=2)
