@@ -8,7 +8,7 @@ BERT        False   False     first   exact   1e-12  2       0           tanh
 DistilBERT  False   False     first   exact   1e-12  0       0           relu
 RoBERTa     False   False     first   exact   1e-5   1       2           tanh
 ELECTRA     False   False     first   exact   1e-12  2       0           gelu    embedding_size
-MPNet       False   False     first   exact   1e-12  0       2           tanh    n_bucket
+MPNet       False   False     first   exact   1e-5   0       2           tanh    n_bucket
 
 XLM-RoBERTa and CamemBERT are RoBERTas, multilingual BERT is a BERT.
 
@@ -99,15 +99,15 @@ def distance_buckets(T, n_bucket, device):
     n_side = n_bucket // 2
     n_exact = n_side // 2
     distance = offset.abs()
-    # where the distance is 0 this is -inf, which the last line does not look at
-    share = (distance.float() / n_exact).log() / math.log(128 / n_exact)
-    wide = n_exact + (share.clamp(min=0) * (n_side - n_exact)).long()
+    # 0 for the first wide bucket and 1 behind the last; -inf at distance 0, where it is not used
+    log_share = (distance.float() / n_exact).log() / math.log(128 / n_exact)
+    wide = n_exact + (log_share.clamp(min=0) * (n_side - n_exact)).long()
     bucket = torch.where(distance < n_exact, distance, wide.clamp(max=n_side - 1))
     return bucket + n_side * (offset > 0)
 
 
 def at_position(x, position):
-    """x (B, T, C) at position (B,) of each text -> (B, 1, C)."""
+    """x (B, T, ...) at position (B,) of each text -> (B, 1, ...)."""
     rows = torch.arange(x.size(0), device=x.device)
     return x[rows, position].unsqueeze(1)
 
@@ -273,9 +273,11 @@ class Transformer(nn.Module):
             x = self.h[-1](x, mask)  # (B, T, C)
         else:
             position = self.head_position(lengths)  # (B,)
+            last_mask = key_mask  # (B, 1, 1, T)
             if self.rel_bias is not None:
-                key_mask = at_position(mask.transpose(1, 2), position).transpose(1, 2)
-            x = self.h[-1](x, key_mask, position)  # (B, 1, C)
+                by_query = mask.transpose(1, 2)  # (B, T, nh, T)
+                last_mask = at_position(by_query, position).transpose(1, 2)  # (B, nh, 1, T)
+            x = self.h[-1](x, last_mask, position)  # (B, 1, C)
         if config.pre_norm:
             x = self.ln(x)
         if is_lm:

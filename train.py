@@ -42,13 +42,12 @@ from model import Config, Transformer
 from nanosentiment.checkpoint import (
     Classifier,
     carried_tokenizer,
-    check_out_dir,
-    cleaning_note,
+    check_start,
+    cleaning_notes,
     is_run,
-    max_block_size,
     model_of_run,
+    read_checkpoint,
     resume_checkpoint,
-    run_tokenizer,
     save_checkpoint,
 )
 from nanosentiment.datasets import DATA_DIR, find_raw
@@ -60,8 +59,9 @@ from nanosentiment.files import write_whole
 from nanosentiment.hub import find
 from nanosentiment.memmaps import Blocks, Split, epoch_batches, pad_rows, read_meta
 from nanosentiment.metrics import METRICS, fit_temperature, format_metric, score
-from nanosentiment.pretrained import check_tokens
+from nanosentiment.pretrained import check_tokens, max_positions
 from nanosentiment.repeats import run_repeats
+from nanosentiment.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
 # i/o
@@ -430,7 +430,6 @@ def check_settings(config, world_size):
         raise ValueError('max_iters and max_epochs are both 0; set one of them')
     if config['head_lr'] > 0 and config['learning_rate'] == 0:
         raise ValueError('head_lr needs a learning_rate above 0; set one')
-    check_language_model(config)
     n_passes = config['gradient_accumulation_steps']
     if n_passes % world_size != 0:
         given = f'gradient_accumulation_steps={n_passes} cannot be shared'
@@ -445,8 +444,9 @@ def check_language_model(config):
         raise ValueError('class_weight needs labels; leave it out, or set labelled=True')
     if config['metric'] not in ('auto', 'val_loss'):
         raise ValueError('without labels there is no metric but val_loss; set --metric=auto')
-    if config['folds']:
-        raise ValueError('folds are tested on, which needs labels; set --folds=0')
+    if config['folds'] or config['seeds']:
+        what = 'folds and seeds are compared by their test scores, which need labels'
+        raise ValueError(f'{what}; set --folds=0 and --seeds=0')
 
 
 # -----------------------------------------------------------------------------
@@ -476,6 +476,7 @@ if __name__ == '__main__':
     # whose settings: of several runs, of a run to go on from, or of a new one
     resumed = None  # the checkpoint to go on from
     try:
+        check_language_model(config)
         if seeds or (config['folds'] and not config['fold']):
             sys.exit(run_repeats(config, FREE_FOR_REPEATS))
         if init_from == 'resume':
@@ -505,8 +506,10 @@ if __name__ == '__main__':
     # -------------------------------------------------------------------------
     # data
     is_lm = not config['labelled']
-    source = ''  # the folder of a pretrained checkpoint, or a run to train on from
-    tokenizer = None  # that of the run; else prepare() makes it, as the setting says
+    source = ''  # the folder of a pretrained checkpoint
+    begun_from = None  # the checkpoint of a run to train on from
+    tokenizer = None  # that of an earlier run; else prepare() makes it, as the setting says
+    n_positions = config['block_size']  # at most so many tokens can be read of a text
     try:
         # the first process prepares; the others wait, and find it prepared
         if not is_master:
@@ -514,17 +517,19 @@ if __name__ == '__main__':
         if resumed is not None:
             tokenizer = carried_tokenizer(resumed)
         elif is_run(init_from):
-            source = init_from
-            check_out_dir(source, out_dir)
-            tokenizer = run_tokenizer(source, config['tokenizer'])
+            begun_from = read_checkpoint(init_from)
+            check_start(init_from, begun_from, out_dir, config['tokenizer'])
+            tokenizer = load_tokenizer(begun_from['tokenizer'])
             config['tokenizer'] = tokenizer.name
+            n_positions = begun_from['config']['block_size']
         elif init_from != 'scratch':
             source = find(init_from)
             if config['tokenizer'] == 'auto':
                 config['tokenizer'] = os.path.abspath(source)  # 'gpt2' is a name of its own
-        if source and config['block_size'] == defaults['block_size']:
-            # not set, so that it is no mistake if the source reads shorter texts
-            config['block_size'] = min(config['block_size'], max_block_size(source))
+            n_positions = max_positions(source)
+        if config['block_size'] == defaults['block_size']:
+            # not set, so that it is no mistake if the model to begin from reads shorter texts
+            config['block_size'] = min(config['block_size'], n_positions)
         block_size = config['block_size']
         folder = prepare.prepare(config, tokenizer)
         if is_master and world_size > 1:
@@ -567,15 +572,16 @@ if __name__ == '__main__':
     has_pairs = 'pair_sep' in meta['tokenizer']
     if has_pairs:
         others['pair_sep'] = meta['tokenizer']['pair_sep']
-    if source:
-        # the source has sizes of its own and refuses others; causal it may be told
+    if source or begun_from is not None:
+        # these have sizes of their own and refuse others; causal they may be told
         others |= {name: value for name, value in sizes.items() if value != defaults[name]}
     try:
         if resumed is not None:
             model = Transformer(Config(**resumed['config']))
             model.load_state_dict(resumed['model'])
-        elif source and is_run(source):
-            model = model_of_run(source, n_class, label_names, others)
+        elif begun_from is not None:
+            model = model_of_run(init_from, begun_from, n_class, label_names, others)
+            model.loaded['notes'] += cleaning_notes(init_from, begun_from, config)
         elif source:
             model = Transformer.from_pretrained(source, n_class, label_names, **others)
             check_tokens(source, tokenizer_state, vocab_size, model.config.vocab_size)
@@ -653,14 +659,12 @@ if __name__ == '__main__':
     share_cut = (np.diff(train_split.offsets) > block_size).mean()
     reads = 'a language model' if is_lm else f'pool {model.config.pool}'
     notes = [f'{model.config.n_layer} layers {model.config.n_embd} wide, {reads}']
-    if source:
-        notes += [f'weights of {source}', *model.loaded['notes']]
-        if is_run(source):
-            notes += filter(None, [cleaning_note(source, config)])
-    elif init_from == 'scratch':
+    if init_from == 'scratch':
         notes.append('from scratch')
-    else:
+    elif resumed is not None:
         notes.append(f'begun with the weights of {init_from}')
+    else:
+        notes += [f'weights of {source or init_from}', *model.loaded['notes']]
     if freeze > 0:
         notes.append(f'frozen: embeddings, {freeze} layers')
     machine = f'{device}, {str(ptdtype).removeprefix("torch.")}'
@@ -694,7 +698,7 @@ if __name__ == '__main__':
     if resumed is not None:
         run = resumed['run']
         command = resumed['command']
-    resumed = None  # its weights and optimizer state need not stay in memory
+    resumed = begun_from = None  # their weights and optimizer state need not stay in memory
 
     def save(path, **more):
         """Writes best.pt or last.pt: what they have in common, and more."""

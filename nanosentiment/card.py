@@ -56,7 +56,7 @@ def dataset_slug(evaluation):
 # parts of the card
 
 
-def card_head(evaluation, name, language):
+def card_head(evaluation, name, language='', library='nanosentiment'):
     """The head between two lines of ---, in YAML."""
     dataset = dataset_slug(evaluation)
     result = {
@@ -68,7 +68,7 @@ def card_head(evaluation, name, language):
         ],
     }
     head = {
-        'library_name': 'nanosentiment',
+        'library_name': library,
         'pipeline_tag': 'text-classification',
         'tags': ['nanogpt'],
         'datasets': [dataset],

@@ -36,6 +36,8 @@ from nanosentiment.pairs import join_pair
 from nanosentiment.tokenizer import get_tokenizer, load_tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# what every checkpoint holds, those of older versions, too
+KEYS = {'model', 'config', 'settings', 'labels', 'tokenizer', 'recipe'}
 
 
 # -----------------------------------------------------------------------------
@@ -83,8 +85,8 @@ def read_checkpoint(path):
     """
     A .pt file, or a folder that holds a best.pt -> the dict.
 
-    weights_only=True, so that a malicious file cannot run code. ValueError if the file is missing
-    or damaged.
+    weights_only=True, so that a malicious file cannot run code. ValueError if the file is missing,
+    damaged or of another program.
     """
     if os.path.isdir(path):
         folder = path
@@ -95,9 +97,13 @@ def read_checkpoint(path):
     if not os.path.exists(path):
         raise ValueError(f'there is no run {path}; is the name right?')
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # pickle, zip and torch raise whatever a damaged file leads to
         raise cannot_be_opened(path, error) from None
+    if not isinstance(checkpoint, dict) or not KEYS <= checkpoint.keys():
+        what = f'{path} is no checkpoint of this project, such as one of nanoGPT'
+        raise ValueError(f'{what}; name the best.pt of a run of train.py')
+    return checkpoint
 
 
 def cannot_be_opened(path, error):
@@ -156,12 +162,7 @@ def open_pretrained_classifier(folder):
         settings['pair_sep'] = tokenizer.pair_sep
     model = Transformer.from_pretrained(folder, len(labels), labels, **settings)
     pretrained.check_tokens(folder, tokenizer.state(), tokenizer.n_vocab, model.config.vocab_size)
-    fresh = model.loaded['fresh']
-    if fresh:  # random weights would give random labels
-        raise ValueError(
-            f'{folder} does not classify texts ({" and ".join(fresh)} is missing in its weights); '
-            f'train it first: python train.py --init_from={folder} --dataset=...'
-        )
+    assert model.loaded['fresh'] == [], 'random weights would give random labels'
 
     # what a run knows of its data, and this folder does not
     recipe = {'columns': ['', ''], 'label_names': pretrained.other_label_names(labels)}
@@ -171,7 +172,7 @@ def open_pretrained_classifier(folder):
     if info:
         recipe |= info['cleaning']
     else:
-        recipe['as_it_is'] = True
+        recipe['uncleaned'] = True
     checkpoint = {
         'labels': labels,
         'dataset': folder,
@@ -232,53 +233,42 @@ def resume_checkpoint(path, config, defaults, changeable):
 
 def carried_tokenizer(checkpoint):
     """
-    The tokenizer that a run did not learn itself, or None: it may be of another run, of which its
-    settings know the name only.
+    The tokenizer of a run if it was given to it, or None if the run learned it from its own texts.
+
+    A given one may be that of another run, to which the settings do not lead back. The recipe tells
+    the two apart: it has the checksum of the vocabulary before anything was learned.
     """
     tokenizer = load_tokenizer(checkpoint['tokenizer'])
-    _, sha256 = checkpoint['recipe']['tokenizer']  # of bpe<N> before it has learned anything
+    _, sha256 = checkpoint['recipe']['tokenizer']
     return tokenizer if tokenizer.sha256 == sha256 else None
 
 
-def run_tokenizer(path, name='auto'):
+def check_start(path, checkpoint, out_dir, tokenizer):
     """
-    The tokenizer of a run, for one that trains on from it. ValueError if `name`, which the user
-    has set, is another one: the weights know only the run's own tokens.
+    ValueError if a new run cannot begin from the run at `path`: if it would be written over, or if
+    the new one is set to another tokenizer. The weights know only the run's own tokens.
     """
-    tokenizer = load_tokenizer(read_checkpoint(path)['tokenizer'])
-    if name not in ('auto', tokenizer.name):
-        what = f'tokenizer={name}, but the weights of {path} know the tokens of {tokenizer.name}'
-        raise ValueError(f'{what}; set --tokenizer=auto')
-    return tokenizer
-
-
-def check_out_dir(path, out_dir):
-    """ValueError if a run that is trained on from would be written over by the new one."""
     folder = path
     if path.endswith('.pt'):
         folder = os.path.dirname(path)
     if os.path.realpath(folder) == os.path.realpath(out_dir):
         what = f'out_dir={out_dir} holds the run that init_from names, and would be written over'
         raise ValueError(f'{what}; name another --out_dir')
+    name = checkpoint['tokenizer']['name']
+    if tokenizer not in ('auto', name):
+        what = f'tokenizer={tokenizer}, but the weights of {path} know the tokens of {name}'
+        raise ValueError(f'{what}; set --tokenizer=auto')
 
 
-def max_block_size(source):
-    """The longest text in tokens that a run, or a folder of a pretrained model, can read."""
-    if is_run(source):
-        return read_checkpoint(source)['config']['block_size']
-    return pretrained.model_settings(source, {'pool': 'mean'})['block_size']
-
-
-def model_of_run(path, n_class, labels, settings):
+def model_of_run(path, checkpoint, n_class, labels, settings):
     """
-    A model with the weights of a run. Its head comes along if the labels are the same, put into
-    their order; else it starts fresh.
+    A model with the weights of the run at `path`. Its head comes along if the labels are the same,
+    put into their order; else it starts fresh, or is left out of a language model (n_class=0).
 
     labels: of the new run. settings: fields of Config; the sizes are the run's and can only be
-    repeated. model.loaded tells what was taken, as that of Transformer.from_pretrained does.
-    ValueError for a setting that the run decides, or a block_size above the run's.
+    repeated. model.loaded['notes'] tells what was taken. ValueError for a setting that the run
+    decides, or a block_size above the run's.
     """
-    checkpoint = read_checkpoint(path)
     fields = checkpoint['config']
     refused = []
     for name, value in settings.items():
@@ -293,35 +283,41 @@ def model_of_run(path, n_class, labels, settings):
         raise ValueError(f'{what}; set it to {limit} or less')
 
     model = Transformer(Config(**fields | settings | {'n_class': n_class}))
-    state = checkpoint['model']
+    state = dict(checkpoint['model'])
     notes = []
     n_positions = len(model.wpe.weight)
     if n_positions < len(state['wpe.weight']):
         notes.append(f'positions cropped from {limit} to {model.config.block_size}')
         state['wpe.weight'] = state['wpe.weight'][:n_positions]
 
+    head_weight = state.pop('head.weight', None)
+    head_bias = state.pop('head.bias', None)
     run_labels = checkpoint['labels']
-    is_same_task = set(run_labels) == set(labels)
-    if is_same_task and run_labels:
+    has_same_labels = len(labels) > 0 and set(run_labels) == set(labels)
+    if has_same_labels:
         order = [run_labels.index(label) for label in labels]
-        state['head.weight'] = state['head.weight'][order]
-        state['head.bias'] = state['head.bias'][order]
-    if not is_same_task:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith('head.')}
+        state['head.weight'] = head_weight[order]
+        state['head.bias'] = head_bias[order]
+        notes += pretrained.pooling_notes(fields, settings)
+    elif n_class > 0:
         notes.append('starts fresh: head')
-    model.load_state_dict(state, strict=is_same_task)
-    model.loaded = {'source': path, 'labels': run_labels if is_same_task else None, 'notes': notes}
+    elif head_weight is not None:
+        notes.append('not used: head')
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    others = [name for name in missing if not name.startswith('head.')]
+    assert not others and not unexpected, (others, unexpected)
+    model.loaded = {'notes': notes}
     return model
 
 
-def cleaning_note(path, settings):
-    """A sentence if a run was trained on texts that were cleaned in another way, or ''."""
-    recipe = read_checkpoint(path)['recipe']
+def cleaning_notes(path, checkpoint, settings):
+    """A sentence if a run was trained on texts that were cleaned in another way; else []."""
+    recipe = checkpoint['recipe']
     differences = [name for name in STEPS if recipe[name] != settings[name]]
     if not differences:
-        return ''
+        return []
     theirs = ', '.join(f'{name}={recipe[name]}' for name in differences)
-    return f'the texts of {path} were cleaned with {theirs}'
+    return [f'the texts of {path} were cleaned with {theirs}']
 
 
 # -----------------------------------------------------------------------------

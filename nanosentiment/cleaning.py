@@ -251,7 +251,7 @@ def clean_or_keep(text, settings):
 
     The two texts of a pair are cleaned each by itself, if the settings have a text_pair_column.
     """
-    if settings.get('as_it_is'):
+    if settings.get('uncleaned'):
         return text, False  # for a checkpoint that was not trained here
     if 'text_pair_column' not in settings:
         text = text.replace(PAIR_MARK, ' ')  # else it would pass for a pair

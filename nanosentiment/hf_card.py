@@ -67,8 +67,7 @@ def head(evaluation, name):
     if evaluation is None:
         lines = ['---', 'library_name: transformers', 'pipeline_tag: text-classification']
         return '\n'.join([*lines, 'tags: [nanosentiment]', '---'])
-    run_head = card_head(evaluation, name, language='')
-    return run_head.replace('library_name: "nanosentiment"', 'library_name: "transformers"')
+    return card_head(evaluation, name, library='transformers')
 
 
 def description(classifier, hf_config, n_params):

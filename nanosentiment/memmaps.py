@@ -152,7 +152,7 @@ class Blocks:
     This is how nanoGPT reads texts to learn language from. Each token of a block but the last
     predicts the next one, so a batch needs no padding, and nothing of a text that is longer than a
     block is lost. A block may begin within a text and reach into the next one; between two texts
-    stands the <|endoftext|> that ends each of them.
+    stand the tokens that end the one and begin the other, for GPT-2 <|endoftext|>.
 
     The last block may be shorter. If it would have one token, which predicts nothing, it is left
     out. lengths, labels (all 0) and offsets are as in Split, so that batches are made alike.

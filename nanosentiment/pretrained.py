@@ -6,7 +6,8 @@ A checkpoint in Hugging Face's format, translated into our names. hub.py finds i
 
 GPT-2, BERT and its relatives are entries of FAMILIES; another family is one more entry.
 A checkpoint with a tensor too many or too few is refused: a ValueError of one line names it.
-Heads and buffers are exempt: unused ones are left out, and a missing head starts fresh.
+Heads and buffers are exempt: unused ones are left out, and a missing head starts fresh, to be
+trained. classifier_labels is for a model that is used as it is.
 """
 
 import json
@@ -809,27 +810,42 @@ def classifier_labels(folder):
     hf_config, family_name = read_config(folder)
     family = FAMILIES[family_name]
     tensors, _ = read_weights(folder, family.prefix)
-    weight = tensors.get(f'{family.weights["head"]}.weight')
-    note = 'it has no trained head'
-    if weight is not None:
-        note = head_note(hf_config, weight, len(weight))
-    problem = hf_config.get('problem_type')
-    if problem not in (None, 'single_label_classification'):
-        note = f'problem_type={problem}'
-    elif weight is not None and len(weight) < 2:
-        note = 'its head gives one number, which is no label'
-    if note:
+    reason = why_no_classifier(hf_config, family, tensors)
+    if reason:
         raise ValueError(
-            f'{folder} does not classify texts ({note}); train it first: '
+            f'{folder} does not classify texts ({reason}); train it first: '
             f'python train.py --init_from={folder} --dataset=...'
         )
-    labels = read_labels(hf_config, len(weight))
+    n_class = len(tensors[f'{family.weights["head"]}.weight'])
+    labels = read_labels(hf_config, n_class)
     if len(set(labels)) < len(labels):
         repeated = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(
             f'{folder}/config.json calls several labels {repeated!r}; give each a name of its own'
         )
     return labels
+
+
+def why_no_classifier(hf_config, family, tensors):
+    """Why the labels that a checkpoint gives would mean nothing, or ''."""
+    problem = hf_config.get('problem_type')
+    if problem not in (None, 'single_label_classification'):
+        return f'problem_type={problem}'
+    weight = tensors.get(f'{family.weights["head"]}.weight')
+    if weight is None:
+        return 'it has no trained head'
+    if len(weight) < 2:
+        return 'its head gives one number, which is no label'
+    hidden_layer = family.weights.get('pooler')
+    if hidden_layer and not has_module(tensors, hidden_layer):
+        return f'the hidden layer of its head, {hidden_layer}, is missing'
+    return head_note(hf_config, weight, len(weight))
+
+
+def max_positions(folder):
+    """The most tokens of one text that a checkpoint can read."""
+    hf_config, family_name = read_config(folder)
+    return config_fields(hf_config, FAMILIES[family_name])['block_size']
 
 
 def truncation_of(folder):
@@ -841,8 +857,7 @@ def truncation_of(folder):
     tokenizer_config = read_object(path) if os.path.exists(path) else {}
     keep = 'last' if tokenizer_config.get('truncation_side') == 'left' else 'first'
 
-    hf_config, family_name = read_config(folder)
-    n_positions = config_fields(hf_config, FAMILIES[family_name])['block_size']
+    n_positions = max_positions(folder)
     limit = tokenizer_config.get('model_max_length') or n_positions
     # transformers writes 1e30 where it knows no limit
     return (int(limit) if limit < n_positions else None), keep

@@ -314,8 +314,8 @@ def make_coder(classifier):
     else:
         coder = make_byte_level_coder(tokenizers, tokenizer)
         append_end(tokenizers, coder)
-    is_cleaned = not classifier.checkpoint['recipe'].get('as_it_is')
-    if is_cleaned and can_tidy_white_space(coder):
+    is_uncleaned = classifier.checkpoint['recipe'].get('uncleaned', False)
+    if not is_uncleaned and can_tidy_white_space(coder):
         tidy_white_space(tokenizers, coder)
     coder.encode_special_tokens = True
     return coder
@@ -488,7 +488,6 @@ def make_tokenizer_config(classifier, pad_token):
         'tokenizer_class': 'PreTrainedTokenizerFast',
         'model_max_length': config.block_size,
         'truncation_side': truncation_side,
-        'padding_side': 'right',
         'pad_token': pad_token,
         'model_input_names': model_input_names,
         'split_special_tokens': True,  # [SEP] typed by a user is plain text

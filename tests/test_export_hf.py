@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, redraw_weights, run
 
 from model import Config, Transformer
 from nanosentiment import hub, to_hf
@@ -188,15 +188,8 @@ def make_run(folder, case, keep='last', recipe=None, **fields):
     case_fields, make_tokenizer, _ = CASES[case]
     tokenizer = make_tokenizer()
     fields = case_fields | {'vocab_size': tokenizer.n_vocab} | fields
-    torch.manual_seed(0)
     model = Transformer(Config(**fields))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(std=0.3)
-        # else little of a text is left behind several norms
-        for module in model.modules():
-            if isinstance(module, torch.nn.LayerNorm):
-                module.weight += 1
+    redraw_weights(model)
     return save_run(folder, model, tokenizer, keep, recipe)
 
 
@@ -360,8 +353,11 @@ def test_a_safetensors_file_is_read_by_their_package_and_by_ours(tmp_path):
         assert result.keys() == tensors.keys()
         for name, tensor in tensors.items():
             assert torch.equal(result[name], tensor), name
-    header_size = int.from_bytes(path.read_bytes()[:8], 'little')
+    content = path.read_bytes()
+    header_size = int.from_bytes(content[:8], 'little')
     assert header_size % 8 == 0  # numbers that are not aligned are slow to map
+    header = json.loads(content[8 : 8 + header_size])
+    assert header['__metadata__'] == {'format': 'pt'}
 
 
 def test_config_json_has_the_labels_and_dropouts_of_the_run(tmp_path):
@@ -398,6 +394,7 @@ def test_padding_is_a_row_of_zeros_that_no_text_has(case, exports):
     n_vocab = export.classifier.tokenizer.n_vocab
     assert tokenizer.pad_token == '<|pad|>'
     assert tokenizer.pad_token_id == n_vocab
+    assert transformers.AutoConfig.from_pretrained(export.folder).eos_token_id is None  # not 50256
     weights = load_file(f'{export.folder}/model.safetensors')['transformer.wte.weight']
     assert len(weights) == n_vocab + 1
     assert weights[-1].eq(0).all()
@@ -651,6 +648,26 @@ def test_an_export_that_fails_leaves_the_earlier_one(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='cannot be written .No space left on device.; make room'):
         to_hf.export(classifier, str(folder))
     assert path_of_weights
+    assert read_folder(folder) == old
+    assert sorted(os.listdir(tmp_path)) == ['hf', 'run']
+
+
+def test_an_earlier_export_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    """Windows, for one, renames no folder in which a file is open."""
+    folder = tmp_path / 'hf'
+    classifier = make_run(tmp_path / 'run', 'bert')
+    to_hf.export(classifier, str(folder))
+    old = read_folder(folder)
+    real_rename = os.rename
+
+    def rename(source, target):
+        if source == f'{folder}.{os.getpid()}':
+            raise PermissionError(13, 'Permission denied')
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, 'rename', rename)
+    with pytest.raises(ValueError, match='cannot be written .Permission denied.'):
+        to_hf.export(classifier, str(folder))
     assert read_folder(folder) == old
     assert sorted(os.listdir(tmp_path)) == ['hf', 'run']
 

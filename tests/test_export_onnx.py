@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import redraw_weights
 
 from model import Config, Transformer
 from nanosentiment import fast, to_onnx
@@ -53,15 +54,9 @@ def make_classifier(folder, recipe=None, keep='last', **fields):
     """A run with random weights, without training, opened as export wants it."""
     tokenizer = get_tokenizer('bpe257', ['never learned'])
     config = SIZES | {'vocab_size': tokenizer.n_vocab} | fields
-    torch.manual_seed(0)
     model = Transformer(Config(**config))
+    redraw_weights(model)
     with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(std=0.3)
-        # norms near 1, else little of a text is left behind several of them
-        for module in model.modules():
-            if isinstance(module, torch.nn.LayerNorm):
-                module.weight += 1
         # so that each label is the answer to some texts
         logits = fast.predict(model, make_texts([1, 2, 5, 10, 20] * 10))
         model.head.bias -= torch.from_numpy(logits).mean(dim=0)
@@ -232,7 +227,7 @@ def test_the_metadata_says_how_to_use_the_graph(tmp_path):
 def test_a_classifier_of_transformers_has_no_cleaning_in_its_metadata(tmp_path):
     """It was not trained here, so its texts are taken as they are."""
     classifier = make_classifier(tmp_path)
-    classifier.checkpoint['recipe'] = {'as_it_is': True}
+    classifier.checkpoint['recipe'] = {'uncleaned': True}
     assert to_onnx.describe(classifier)['cleaning'] == '{}'
 
 

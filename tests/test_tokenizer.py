@@ -758,6 +758,20 @@ def test_a_unigram_of_sst2_gives_their_ids(tmp_path, transformers, real_texts):
 # tokens that a user has added
 
 
+def learn_tokenizer(folder, kind, texts):
+    """The files of a checkpoint whose tokenizer is of this kind, learned from the texts."""
+    if kind == 'wordpiece':
+        learn_wordpiece(folder, texts, BERT_CORE)
+        model_type = 'bert'
+    elif kind == 'bpe':
+        learn_byte_level_bpe(folder, texts, ROBERTA_CORE)
+        model_type = 'roberta'
+    else:
+        save_unigram(folder, texts)
+        model_type = 'xlm-roberta'
+    write_json_files(folder, config={'model_type': model_type})
+
+
 @pytest.mark.parametrize('is_special', [True, False])
 @pytest.mark.parametrize('kind', ['wordpiece', 'bpe', 'unigram'])
 def test_an_added_token_is_one_token_as_theirs(
@@ -765,15 +779,7 @@ def test_an_added_token_is_one_token_as_theirs(
 ):
     """A placeholder such as <ORG> has an embedding of its own, which its pieces do not have."""
     texts = demo_texts + TEXTS_WITH_ADDED_TOKENS
-    if kind == 'wordpiece':
-        learn_wordpiece(tmp_path, texts, BERT_CORE)
-        write_json_files(tmp_path, config={'model_type': 'bert'})
-    elif kind == 'bpe':
-        learn_byte_level_bpe(tmp_path, texts, ROBERTA_CORE)
-        write_json_files(tmp_path, config={'model_type': 'roberta'})
-    else:
-        save_unigram(tmp_path, texts)
-        write_json_files(tmp_path, config={'model_type': 'xlm-roberta'})
+    learn_tokenizer(tmp_path, kind, texts)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     theirs.add_tokens(ADDED_TOKENS, special_tokens=is_special)
     theirs.save_pretrained(tmp_path)  # writes a tokenizer.json
@@ -830,16 +836,8 @@ def test_tokens_added_to_older_files_are_theirs(tmp_path, transformers, demo_tex
 @pytest.mark.parametrize('kind', ['wordpiece', 'bpe', 'unigram'])
 def test_a_core_token_that_a_user_types_is_plain_text(tmp_path, demo_texts, kind):
     """To a Unigram model </s> would be the most probable piece, in the middle of a text."""
-    core_tokens = ROBERTA_CORE
-    if kind == 'wordpiece':
-        core_tokens = BERT_CORE
-        learn_wordpiece(tmp_path, demo_texts, core_tokens)
-        write_json_files(tmp_path, config={'model_type': 'bert'})
-    elif kind == 'bpe':
-        learn_byte_level_bpe(tmp_path, demo_texts, core_tokens)
-        write_json_files(tmp_path, config={'model_type': 'roberta'})
-    else:
-        save_unigram(tmp_path, demo_texts)
+    core_tokens = BERT_CORE if kind == 'wordpiece' else ROBERTA_CORE
+    learn_tokenizer(tmp_path, kind, demo_texts)
     ours = get_tokenizer(str(tmp_path))
     unk_id = ours.coder.token_to_id('[UNK]' if kind == 'wordpiece' else '<unk>')
     core_ids = {ours.coder.token_to_id(token) for token in core_tokens} - {unk_id}

@@ -81,15 +81,15 @@ def test_the_head_follows_the_order_of_the_labels(trained):
     """The rows of a head belong to labels by name, not by number."""
     best = read_checkpoint(f'{trained.out_dir}/best.pt')
     labels = best['labels'][::-1]
-    model = model_of_run(trained.out_dir, 3, labels, {})
-    assert model.loaded['labels'] == best['labels']
+    model = model_of_run(trained.out_dir, best, 3, labels, {})
+    assert model.loaded['notes'] == []
     assert model.head.weight.equal(best['model']['head.weight'].flip(0))
     assert model.head.bias.equal(best['model']['head.bias'].flip(0))
 
 
 def test_fewer_positions_are_a_part_of_the_runs(trained):
     best = read_checkpoint(f'{trained.out_dir}/best.pt')
-    model = model_of_run(trained.out_dir, 3, best['labels'], {'block_size': 10})
+    model = model_of_run(trained.out_dir, best, 3, best['labels'], {'block_size': 10})
     assert model.wpe.weight.equal(best['model']['wpe.weight'][:10])
     assert model.loaded['notes'] == ['positions cropped from 32 to 10']
 
@@ -144,6 +144,20 @@ def test_a_run_in_the_working_folder_does_not_matter(trained, run_here, tmp_path
     shutil.copy(f'{trained.out_dir}/best.pt', tmp_path)
     monkeypatch.chdir(tmp_path)
     run_here('train.py', *trained.args, f'--out_dir={tmp_path}/new', '--max_iters=2')
+
+
+def test_a_head_that_now_reads_another_vector_is_mentioned(trained):
+    """It is kept, because it is trained further, but it begins worse than it was."""
+    best = read_checkpoint(f'{trained.out_dir}/best.pt')
+    model = model_of_run(trained.out_dir, best, 3, best['labels'], {'pool': 'mean'})
+    assert model.loaded['notes'] == ['pool=mean, but the head was trained with pool=last']
+
+
+def test_the_checkpoint_of_another_program_is_named(run_here, tmp_path):
+    """Readers of this project have nanoGPT's ckpt.pt."""
+    torch.save({'model': {}, 'model_args': {}, 'iter_num': 3}, tmp_path / 'ckpt.pt')
+    result = run_here('train.py', f'--init_from={tmp_path}/ckpt.pt', '--dataset=demo', status=2)
+    assert 'no checkpoint of this project, such as one of nanoGPT; name the best.pt' in result.err
 
 
 def test_a_damaged_run_is_one_line(run_here, tmp_path):
@@ -241,7 +255,8 @@ def test_a_language_model_gives_no_labels(language_model, run_here, script):
         ('--causal=False', 'a language model .* must be causal'),
         ('--class_weight=balanced', 'class_weight needs labels'),
         ('--metric=val_accuracy', 'there is no metric but val_loss'),
-        ('--folds=2', 'folds .* needs labels'),
+        ('--folds=2', 'folds and seeds .* need labels'),
+        ('--seeds=2', 'folds and seeds .* need labels'),
     ],
 )
 def test_what_needs_labels_is_refused_without_them(language_model, tmp_path, flag, words):
