@@ -44,6 +44,7 @@ from nanosentiment.checkpoint import (
     carried_tokenizer,
     check_start,
     cleaning_notes,
+    git_commit,
     is_run,
     model_of_run,
     read_checkpoint,
@@ -51,7 +52,7 @@ from nanosentiment.checkpoint import (
     save_checkpoint,
 )
 from nanosentiment.datasets import DATA_DIR, find_raw
-from nanosentiment.device import DTYPES, choose_device
+from nanosentiment.device import DTYPES, choose_device, describe_machine
 from nanosentiment.download import Unreachable
 from nanosentiment.evaluation import evaluate, print_evaluation, split_examples, wandb_plots
 from nanosentiment.fast import GraphStep, keep_memory, predict
@@ -950,6 +951,8 @@ if __name__ == '__main__':
         'seed': seed,
         'fold': config['fold'],
         'command': command,
+        'git': git_commit(),
+        'machine': describe_machine(device, ptdtype),
     }
     if is_finished:
         write_whole(os.path.join(out_dir, 'summary.json'), json.dumps(summary) + '\n')

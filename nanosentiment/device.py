@@ -1,6 +1,7 @@
 """Which device, and in which number format, a model computes."""
 
 import os
+import platform
 
 import torch
 
@@ -53,3 +54,16 @@ def multiplies_bfloat16(device):
         has_amx = capabilities.get('amx_bf16', False)
         return bool(has_avx512 or has_amx)
     return False
+
+
+def describe_machine(device, dtype):
+    """What times and scores depend on, such as 'AMD EPYC, 2 threads, bfloat16, torch 2.13.0'."""
+    if device.startswith('cuda'):
+        processor = torch.cuda.get_device_name(device)
+    else:
+        name = torch.cpu.get_capabilities().get('cpu_name') or platform.machine()
+        processor = f'{name}, {torch.get_num_threads()} threads'
+    if device == 'mps':
+        processor += ' and its GPU'
+    number_format = str(dtype).removeprefix('torch.')
+    return f'{processor}, {number_format}, torch {torch.__version__}'

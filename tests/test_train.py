@@ -196,11 +196,14 @@ def test_a_run_reports(trained):
     assert list(last) == [
         *('run', 'dataset', 'tokenizer', 'n_params', 'n_train', 'n_val', 'n_test', 'best', 'test'),
         *('train_examples_per_s', 'seconds', 'stopped', 'seed', 'fold', 'command'),
+        *('git', 'machine'),
     ]
     assert (last['n_train'], last['n_val'], last['n_test']) == (216, 24, 60)
     assert list(last['best']) == ['iter', 'epoch', 'val_loss', 'val_accuracy', 'val_macro_f1']
     assert list(last['test']) == ['accuracy', 'accuracy_ci', 'macro_f1', 'recall']
     assert last['stopped'] == 'max'
+    # the time and the scores depend on these
+    assert re.fullmatch(r'.+, \d+ threads, float32, torch \d.+', last['machine'])
     for label in ('good', 'bad', 'odd'):
         row_of_table = rf'^{label} +[0-9.]+ +[0-9.]+ +[0-9.]+ +\d+'
         assert re.search(row_of_table, trained.result.out, re.MULTILINE)
