@@ -55,6 +55,7 @@ from nanosentiment.splitting import (
     VAL,
     assign_splits,
     count_repeats,
+    join_groups,
     keep_phrases_together,
 )
 from nanosentiment.tables import KINDS, find_extension
@@ -85,6 +86,7 @@ strip_brackets = False  # True removes ( ) [ ] { } but neither what they enclose
 strip_html = True  # removes tags, and replaces entities by what they stand for
 speakers = 'all'  # of dialogues with "Name:" at line starts: 'all', or e.g. 'customer' alone
 # split
+group_column = ''  # rows with the same value here, e.g. of one customer, stay in the same split
 val_fraction = 0.1  # of each label, taken from the training file
 test_fraction = 0.1  # likewise, if there is no test file and texts have labels
 split_seed = 0  # another seed draws other validation rows and test rows
@@ -321,11 +323,10 @@ def check_sources(settings):
         )
     if not settings['split_column']:
         return
-    for name in ('test_file', 'val_file', 'folds'):
+    for name in ('test_file', 'val_file', 'folds', 'group_column'):
         if settings[name]:
             raise ValueError(
-                f'split_column and {name} both say which rows are tested or validated on; '
-                'set only one of the two'
+                f'split_column and {name} both say in which split a row is; set only one of the two'
             )
     if settings['dataset'] in DATASETS:
         raise ValueError(
@@ -370,6 +371,8 @@ def make_recipe(settings, tokenizer, paths):
         recipe['fold'] = settings['fold']
     if known.get('rows_are_phrases'):
         recipe['parts'] = True
+    if settings['group_column']:
+        recipe['group_column'] = settings['group_column']
     if settings['text_pair_column']:
         recipe['text_pair_column'] = settings['text_pair_column']
 
@@ -418,8 +421,11 @@ def split_rows(temp, scan, labels, recipe):
     test_fraction = recipe['test_fraction']
     if TEST in split_of_row:
         test_fraction = 0
+    text_hashes = np.asarray(scan.hashes)[is_train]
+    if scan.groups:
+        text_hashes = join_groups(text_hashes, np.asarray(scan.groups))
     split_of_train_row = assign_splits(
-        text_hashes=np.asarray(scan.hashes)[is_train],
+        text_hashes=text_hashes,
         labels=labels[is_train],
         val_fraction=val_fraction,
         test_fraction=test_fraction,

@@ -193,7 +193,7 @@ def fall_back_if_unreachable(config, defaults):
         print('#' * 100, file=sys.stderr)
     about_data = {
         'dataset', 'text_column', 'text_pair_column', 'label_column', 'label_names', 'test_file',
-        'val_file', 'split_column', 'delimiter', 'encoding', 'header', 'labelled',
+        'val_file', 'split_column', 'group_column', 'delimiter', 'encoding', 'header', 'labelled',
     }  # fmt: skip
     flags = [arg for arg in sys.argv[1:] if arg.startswith('--')]
     flags = [arg for arg in flags if arg[2:].partition('=')[0] not in about_data]

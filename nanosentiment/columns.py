@@ -16,14 +16,20 @@ def parse_columns(setting, known):
 
 
 def find_columns(
-    table, text_column, label_column, split_column='', text_pair_column='', is_labelled=True
+    table,
+    text_column,
+    label_column,
+    split_column='',
+    group_column='',
+    text_pair_column='',
+    is_labelled=True,
 ):
     """
     {setting: the columns that it names}; ValueError if no row can have a text and a label.
 
-    Example: {'text_column': ['title', 'body'], 'label_column': ['mood']}, and 'split_column' and
-    'text_pair_column' only if there is one. Without labels there is no 'label_column', and the only
-    column of a table needs no text_column to name it.
+    Example: {'text_column': ['title', 'body'], 'label_column': ['mood']}, and 'split_column',
+    'group_column' and 'text_pair_column' only if there is one. Without labels there is no
+    'label_column', and the only column of a table needs no text_column to name it.
     """
     path = table.path
     if table.kind == 'txt' and is_labelled:
@@ -41,6 +47,8 @@ def find_columns(
         columns['text_column'] = list(table.columns)
     if split_column:
         columns['split_column'] = [split_column]
+    if group_column:
+        columns['group_column'] = [group_column]
     if text_pair_column:
         columns['text_pair_column'] = parse_columns(text_pair_column, table.columns)
     try:

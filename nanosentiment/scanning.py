@@ -76,17 +76,32 @@ def scan_files(temp, folder, paths, recipe):
     return scan
 
 
+def open_table(split_name, path, recipe):
+    """A raw file as a Table, and its columns as find_columns returns them."""
+    table = Table(path, **recipe['table'])
+    group_column = ''
+    if split_name == 'train':  # the rows of other files are not divided between splits
+        group_column = recipe.get('group_column', '')
+    columns = find_columns(
+        table,
+        *recipe['columns'],
+        split_column=recipe['split_column'],
+        group_column=group_column,
+        text_pair_column=recipe.get('text_pair_column', ''),
+        is_labelled=recipe.get('labelled', True),
+    )
+    return table, columns
+
+
 def scan_file(scan, split_name, path, recipe, texts_file, rejected):
     """Adds one raw file to a Scan, its clean texts and its rejected rows to the open files."""
     text_column, label_column = recipe['columns']
     split_column = recipe['split_column']
     text_pair_column = recipe.get('text_pair_column', '')
     is_labelled = recipe.get('labelled', True)
-    table = Table(path, **recipe['table'])
-    columns = find_columns(
-        table, text_column, label_column, split_column, text_pair_column, is_labelled
-    )
+    table, columns = open_table(split_name, path, recipe)
     pair_columns = columns.get('text_pair_column', [])
+    group_columns = columns.get('group_column', [])
     rejections = Rejections(
         {
             'text_column': text_column,
@@ -121,6 +136,7 @@ def scan_file(scan, split_name, path, recipe, texts_file, rejected):
         # no text contains NUL, so it can stand for a line end
         texts_file.write(text.replace('\n', '\0') + '\n')
         scan.add_row(text, label, split_number, row_number, line_number)
+        scan.add_group(row, group_columns, text)
         if is_emptied:
             scan.n_emptied += 1
         if text != raw_text:
@@ -189,6 +205,7 @@ class Scan:
         self.row_numbers = array('q')  # where it stands in its file, from 0
         self.line_numbers = array('q')  # the first of its lines there, from 1
         self.hashes = array('q')  # of the clean text, alike for equal texts
+        self.groups = array('q')  # with a group_column, of each row of the training file
         # of all usable rows together
         self.label_numbers = {}  # {label: number}
         self.n_emptied = 0  # texts of which cleaning would leave nothing
@@ -214,6 +231,13 @@ class Scan:
         # Python's hash of a text differs between processes. This is safe, because it only matters
         # which hashes are equal, and the shuffle depends on row numbers and split_seed.
         self.hashes.append(hash(text))
+
+    def add_group(self, row, group_columns, text):
+        """Keeps a number that the rows of a group share; a row without a value is its own group."""
+        for column in group_columns:  # one, or none
+            value, _ = cell_text(row.get(column))
+            value = value.strip()
+            self.groups.append(hash((column, value)) if value else hash(text))
 
     def add_columns(self, row, label, label_column):
         """Counts the values of a training row, for metrics.describe_column."""

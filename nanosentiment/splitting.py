@@ -56,6 +56,26 @@ def assign_splits(text_hashes, labels, val_fraction, test_fraction, seed, folds=
     return split_of_text[text_of_row]
 
 
+def join_groups(text_hashes, groups):
+    """
+    Rows that share a text or a group, directly or through other rows, get one number.
+
+    text_hashes, groups (n,) integers -> numbers (n,) to call assign_splits with, in the place of
+    text_hashes. Each round hands the smallest number on to all rows of a text and of a group.
+    """
+    n = len(groups)
+    numbers = np.arange(n)
+    while True:
+        old_numbers = numbers
+        for keys in (text_hashes, groups):
+            _, key_of_row = np.unique(keys, return_inverse=True)
+            smallest = np.full(n, n)
+            np.minimum.at(smallest, key_of_row, numbers)
+            numbers = smallest[key_of_row]
+        if (numbers == old_numbers).all():
+            return numbers
+
+
 def count_repeats(text_hashes, labels):
     """-> number of rows whose text has occurred before, number of texts with several labels"""
     _, first_row, text_of_row = np.unique(text_hashes, return_index=True, return_inverse=True)

@@ -339,6 +339,26 @@ def test_a_split_that_no_row_names_is_taken_from_the_training_rows(
         assert read_meta(prepare_csv(path, **settings))['rows'] == sizes
 
 
+def test_rows_of_a_group_stay_in_one_split(tmp_path, prepare_csv):
+    """A model may know a customer's manner from training; a customer it has not met is the test."""
+    header = ('body', 'mood', 'customer')
+    rows = [(f'{c} writes {i}', 'ab'[i % 2], f'{c}') for i in range(4) for c in range(20)]
+    rows += [(f'nobody writes {i}', 'ab'[i % 2], '') for i in range(20)]
+    path = write_csv(tmp_path / 'x.csv', rows, header)
+
+    for settings in ({}, {'folds': 5, 'fold': 2}):
+        folder = prepare_csv(path, group_column='customer', **settings)
+        splits_of = {}
+        for split_name, texts in texts_by_split(folder).items():
+            for text in texts:
+                splits_of.setdefault(text.split()[0], set()).add(split_name)
+        assert {name for names in splits_of.values() for name in names} == {'train', 'val', 'test'}
+        # rows without a customer are no group
+        assert splits_of.pop('nobody') == {'train', 'val', 'test'}
+        assert len(splits_of) == 20
+        assert all(len(names) == 1 for names in splits_of.values())
+
+
 def test_only_test_rows_have_a_label(tmp_path, prepare_csv):
     """The same as with a test file, where training rows come last in the file."""
     rows = [('one', 'c', 'test'), ('two', 'a', 'test')]
@@ -783,6 +803,8 @@ def test_without_an_appended_end_it_is_other_data(tmp_path, prepare_csv):
         ({'split_column': 'a', 'folds': 5}, 'split_column and folds'),
         ({'split_column': 'a', 'test_file': 'a.csv'}, 'split_column and test_file'),
         ({'split_column': 'a', 'val_file': 'a.csv'}, 'split_column and val_file'),
+        ({'split_column': 'a', 'group_column': 'b'}, 'split_column and group_column'),
+        ({'group_column': 'x'}, "no column 'x'; set --group_column to one of body, mood"),
         ({'split_column': 'a', 'dataset': 'demo'}, 'split_column is for files of your own'),
         ({'max_rejected': 5.0}, 'max_rejected 5.0 is no share of rows; set it between 0 and 1'),
         ({'delimiter': ',,'}, "delimiter ',,'"),

@@ -10,6 +10,7 @@ from nanosentiment.splitting import (
     VAL,
     assign_splits,
     count_repeats,
+    join_groups,
     keep_phrases_together,
 )
 
@@ -78,6 +79,31 @@ def test_a_text_with_two_labels_is_counted_and_stays_in_one_split(seed):
     assert count_repeats(text_hashes, labels) == (3, 1)
     assert len(set(splits[:3])) == 1
     assert len(set(splits[3:5])) == 1
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_neither_a_group_nor_a_text_is_in_two_splits(seed):
+    """Even if two groups share a text: then they stay together as well."""
+    rng = np.random.default_rng(seed)
+    text_hashes = rng.integers(0, 2000, 400)
+    groups = rng.integers(0, 120, 400)
+    labels = rng.integers(0, 3, 400)
+
+    numbers = join_groups(text_hashes, groups)
+    assert len(np.unique(numbers)) < len(np.unique(groups))
+    for fold in (0, 1, 2):
+        splits = assign_splits(numbers, labels, 0.2, 0.2, seed, folds=2, fold=fold)
+        assert set(splits) == {TRAIN, VAL, TEST}
+        for keys in (text_hashes, groups):
+            for key in np.unique(keys):
+                assert len(set(splits[keys == key])) == 1
+
+
+def test_groups_are_joined_along_a_chain():
+    """Rows 0 to 5 hang together, each with the next by a text or a group; row 6 is alone."""
+    text_hashes = np.array([1, 1, 2, 2, 3, 3, 4])
+    groups = np.array([50, 40, 40, 30, 30, 20, 60])
+    assert join_groups(text_hashes, groups).tolist() == [0, 0, 0, 0, 0, 0, 6]
 
 
 @pytest.mark.parametrize('folds', [2, 3, 5])
