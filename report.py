@@ -15,7 +15,7 @@ import numpy as np
 from configurator import configure, stop
 from nanosentiment.card import format_value, markdown_table, model_card
 from nanosentiment.files import read_json, read_json_lines
-from nanosentiment.llm import ask_about_errors
+from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
 from nanosentiment.plots import draw_figures
 from nanosentiment.predictions import evaluate_command, read_predictions
@@ -30,8 +30,11 @@ language = ''  # of the texts: en, tr, ...; '' leaves it out
 # llm
 llm = ''  # an OpenAI-compatible address; the environment variable LLM_API_KEY may hold its key
 llm_model = ''  # as the server calls it
-llm_rows = 'errors'  # the most confident errors; 'all': texts that our model has right, too
+llm_rows = 'errors'  # the most confident errors; 'all': any texts, drawn at random
 llm_n = 20  # texts to ask about; answers are kept, so that more later cost only what is new
+llm_prompt = (
+    'Answer with one of these labels and nothing else: {labels}.\n\nText to classify:\n{text}'
+)
 llm_timeout = 60.0  # seconds without an answer; a large model on a CPU may need more
 llm_retries = 4  # after HTTP 429 or 5xx, or a broken connection
 llm_backoff = 1.0  # seconds before the first retry, doubled each time
@@ -222,9 +225,10 @@ def make_reports(config):
     folder, runs = choose_run(parent)
     print(f'about {folder}:')
     if llm:
-        table_path, counts = ask_about_errors(folder, config)
+        table_path, summary = ask_about_rows(folder, config)
+        print_answers(summary)
         print(table_path)
-        return {'files': [str(table_path)], 'llm': counts}
+        return {'files': [str(table_path)], 'llm': summary}
 
     files = draw_pictures(folder, runs, parent)
     for path in files:

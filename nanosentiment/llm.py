@@ -1,5 +1,5 @@
 """
-Asks a language model about the texts that a run got wrong, and compares its answers with ours.
+Asks a language model about texts that a run was tested on, and compares its answers with ours.
 
 Any server with an OpenAI-compatible chat endpoint will do. Its key, if it needs one, comes from the
 environment variable LLM_API_KEY. It must not appear in any file, message or other host's log.
@@ -8,14 +8,17 @@ environment variable LLM_API_KEY. It must not appear in any file, message or oth
 import hashlib
 import json
 import os
+import random
 import re
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from http.client import HTTPException
 
 from nanosentiment.files import read_json_lines, write_whole
+from nanosentiment.metrics import share_ci
 from nanosentiment.predictions import read_predictions, write_table
 
 COLUMNS = ('row', 'text', 'label', 'prediction', 'confidence', 'llm', 'answer')
@@ -127,6 +130,8 @@ def check_llm_settings(url, key, config):
         raise ValueError('no model is named; give --llm_model=...')
     if config['llm_rows'] not in ('errors', 'all'):
         raise ValueError(f'--llm_rows={config["llm_rows"]} is unknown; choose errors or all')
+    if '{text}' not in config['llm_prompt']:
+        raise ValueError('--llm_prompt has no {text}, in whose place each text goes; add it')
     if config['llm_n'] < 0:
         raise ValueError(f'--llm_n={config["llm_n"]} is negative; give a number of texts')
     if re.search('[^!-~]', key):
@@ -134,28 +139,37 @@ def check_llm_settings(url, key, config):
         raise ValueError(f'{what}; set it again, for --llm')
 
 
-def ask_about_errors(folder, config):
+def choose_rows(folder, which, n):
+    """
+    n rows of a run's tables, and its labels: the most confident errors, or (which='all') rows of
+    all predictions, drawn at random. The draw is the same each time, and more rows only add to it.
+    """
+    table = 'errors' if which == 'errors' else 'predictions'
+    rows, labels, _ = read_predictions(folder, table)
+    if which == 'all':
+        random.Random(0).shuffle(rows)
+    return rows[:n], labels
+
+
+def ask_about_rows(folder, config):
     """
     Asks about texts of the run in `folder`, a Path: which label would the language model give?
 
-    config holds the settings of report.py whose names begin with llm. Writes errors_llm.csv,
-    and llm_cache.jsonl with the answers that name a label, so that a second call asks only for the
-    others. Returns the path of errors_llm.csv and the counts of who was right.
+    config holds the settings of report.py whose names begin with llm. Writes errors_llm.csv, or
+    predictions_llm.csv for llm_rows='all', and llm_cache.jsonl with the answers that name a label,
+    so that a second call asks only for the others.
+    Returns the path of the table and what `summarize_answers` says.
     """
     key = os.getenv('LLM_API_KEY', '').strip()
     url = config['llm'].rstrip('/') + '/chat/completions'
     check_llm_settings(url, key, config)
-    table = 'errors' if config['llm_rows'] == 'errors' else 'predictions'
-    rows, labels, _ = read_predictions(folder, table)
-    rows = rows[: config['llm_n']]
+    rows, labels = choose_rows(folder, config['llm_rows'], config['llm_n'])
 
     cache_path = folder / 'llm_cache.jsonl'
     answers = read_cache(cache_path)
-    names = ('both_wrong', 'only_ours_right', 'only_llm_right', 'both_right', 'unparsed')
-    counts = dict.fromkeys(names, 0)
+    prompt_of_labels = config['llm_prompt'].replace('{labels}', ', '.join(labels))
     for i, row in enumerate(rows):
-        prompt = f'Answer with one of these labels and nothing else: {", ".join(labels)}.'
-        prompt += f'\n\nText to classify:\n{row["text"]}'
+        prompt = prompt_of_labels.replace('{text}', row['text'])
         # another server, model or question has another digest
         question = f'{url}\n{config["llm_model"]}\n{prompt}'
         digest = hashlib.sha256(question.encode()).hexdigest()
@@ -170,18 +184,49 @@ def ask_about_errors(folder, config):
                 answers[digest] = row['answer']
                 write_cache(cache_path, answers)
             print(f'{i + 1} of {len(rows)} texts', file=sys.stderr)
-        counts[who_is_right(row)] += 1
 
-    path = folder / 'errors_llm.csv'
+    table = 'errors' if config['llm_rows'] == 'errors' else 'predictions'
+    path = folder / f'{table}_llm.csv'
     columns = {}
     for name in COLUMNS:
         columns[name] = [row[name] for row in rows]
     write_table(path, columns, range(len(rows)))
-    return path, counts
+    return path, summarize_answers(rows)
+
+
+def summarize_answers(rows):
+    """
+    The rows of the table -> the counts of who was right, {label: answers that named it}, and how
+    often each is right, with its 95 % interval. An answer without a label counts as wrong.
+    """
+    names = ('both_wrong', 'only_ours_right', 'only_llm_right', 'both_right', 'unparsed')
+    summary = dict.fromkeys(names, 0)
+    for row in rows:
+        summary[who_is_right(row)] += 1
+    summary['answers'] = dict(Counter(row['llm'] for row in rows if row['llm']).most_common())
+    summary['n'] = len(rows)
+    for name, column in (('llm', 'llm'), ('ours', 'prediction')):
+        n_right = sum(row[column] == row['label'] for row in rows)
+        summary[f'{name}_accuracy'] = n_right / max(len(rows), 1)
+        summary[f'{name}_accuracy_ci'] = share_ci(n_right, len(rows))
+    return summary
+
+
+def print_answers(summary):
+    """Shows what `summarize_answers` returns, in two lines."""
+    parts = [f'{label} {n}' for label, n in summary['answers'].items()]
+    parts.append(f'no label, or several {summary["unparsed"]}')
+    print(f'answers of the language model: {", ".join(parts)}')
+    parts = []
+    for name, whose in (('llm', 'language model'), ('ours', 'ours')):
+        accuracy = summary[f'{name}_accuracy']
+        low, high = summary[f'{name}_accuracy_ci']
+        parts.append(f'{whose} {accuracy:.3f} [{low:.3f}, {high:.3f}]')
+    print(f'right in {summary["n"]} texts: {", ".join(parts)}')
 
 
 def who_is_right(row):
-    """The count to which a row of errors_llm.csv belongs."""
+    """The count to which a row of the table belongs."""
     if not row['llm']:
         return 'unparsed'
     our_model_is_right = row['prediction'] == row['label']

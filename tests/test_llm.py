@@ -15,9 +15,10 @@ from conftest import SLOW
 from evaluated_run import LABELS, write_run
 
 from nanosentiment import llm
-from nanosentiment.llm import ask_about_errors, find_label
+from nanosentiment.llm import ask_about_rows, find_label, print_answers
 
 KEY = 'sk-very-secret-0123456789'
+PROMPT = 'Answer with one of these labels and nothing else: {labels}.\n\nText:\n{text}'
 COUNTS = ['both_wrong', 'only_ours_right', 'only_llm_right', 'both_right', 'unparsed']
 
 
@@ -128,17 +129,28 @@ def servers(monkeypatch):
 
 
 def ask_server(folder, server, behaviour='good', **settings):
-    """Asks a server about the errors of a run -> the counts."""
+    """Asks a server about texts of a run -> the summary of its answers."""
     config = {
         'llm': f'http://127.0.0.1:{server.server_port}/{behaviour}',
         'llm_model': 'tiny',
         'llm_rows': 'errors',
         'llm_n': 20,
+        'llm_prompt': PROMPT,
         'llm_timeout': 0.3 * SLOW,
         'llm_retries': 4,
         'llm_backoff': 0.01,
     }
-    return ask_about_errors(Path(folder), config | settings)[1]
+    return ask_about_rows(Path(folder), config | settings)[1]
+
+
+def assert_counts(summary, counts):
+    """Who was right, in the order of COUNTS."""
+    assert [summary[name] for name in COUNTS] == counts
+
+
+def read_table(path):
+    with open(path, newline='', encoding='utf-8') as f:
+        return list(csv.DictReader(f))
 
 
 def assert_key_is_nowhere(folder, capsys):
@@ -156,8 +168,9 @@ def assert_key_is_nowhere(folder, capsys):
 def test_it_is_asked_about_the_errors_and_answers_are_counted(tmp_path, servers):
     """It always says positive: right for two of our six errors."""
     write_run(tmp_path)
-    counts = ask_server(tmp_path, servers[0])
-    assert counts == dict(zip(COUNTS, [4, 0, 2, 0, 0]))
+    summary = ask_server(tmp_path, servers[0])
+    assert_counts(summary, [4, 0, 2, 0, 0])
+    assert summary['answers'] == {'positive': 6}
     question, _ = servers[0].requests[0]
     assert question['temperature'] == 0
     assert question['model'] == 'tiny'
@@ -166,18 +179,46 @@ def test_it_is_asked_about_the_errors_and_answers_are_counted(tmp_path, servers)
     assert '\n=HYPER' in content, 'the text itself, without the quote for spreadsheets'
 
 
-def test_of_all_rows_all_four_counts_occur(tmp_path, servers):
+def test_of_all_rows_all_four_counts_occur(tmp_path, servers, capsys):
     """Always positive is right for 10 of 30 texts; ours errs on 6, two of them positive."""
     write_run(tmp_path)
-    counts = ask_server(tmp_path, servers[0], llm_rows='all', llm_n=100)
-    assert counts == dict(zip(COUNTS, [4, 16, 2, 8, 0]))
-    with open(tmp_path / 'errors_llm.csv', newline='', encoding='utf-8') as f:
-        rows = list(csv.DictReader(f))
+    summary = ask_server(tmp_path, servers[0], llm_rows='all', llm_n=100)
+    assert_counts(summary, [4, 16, 2, 8, 0])
+    assert summary['n'] == 30
+    assert summary['llm_accuracy'] == pytest.approx(10 / 30)
+    assert summary['ours_accuracy'] == pytest.approx(24 / 30)
+    print_answers(summary)
+    assert capsys.readouterr().out.splitlines() == [
+        'answers of the language model: positive 30, no label, or several 0',
+        'right in 30 texts: language model 0.333 [0.192, 0.512], ours 0.800 [0.627, 0.905]',
+    ]
+    rows = read_table(tmp_path / 'predictions_llm.csv')
     columns = ['row', 'text', 'label', 'prediction', 'confidence', 'llm', 'answer']
     assert list(rows[0]) == columns
     assert len(rows) == 30
     for row in rows:
         assert row['text'].startswith("'=HYPERLINK"), 'a spreadsheet must not run it'
+
+
+def test_some_of_all_rows_are_drawn_at_random(tmp_path, servers):
+    """The first rows may be of one label. A larger sample asks only about what is new."""
+    write_run(tmp_path)
+    samples = []
+    for n in (5, 9):
+        ask_server(tmp_path, servers[0], llm_rows='all', llm_n=n)
+        samples.append([int(row['row']) for row in read_table(tmp_path / 'predictions_llm.csv')])
+    assert samples[0] == samples[1][:5]
+    assert samples[1] != sorted(samples[1])
+    assert len(servers[0].requests) == 9
+
+
+def test_the_question_can_be_set(tmp_path, servers):
+    """Braces in it, as in JSON, are nothing special."""
+    write_run(tmp_path)
+    ask_server(tmp_path, servers[0], llm_n=1, llm_prompt='{"q": "{text}"} {labels}?')
+    content = servers[0].requests[0][0]['messages'][0]['content']
+    assert content.startswith('{"q": "=HYPER')
+    assert content.endswith(f'"}} {", ".join(LABELS)}?')
 
 
 @pytest.mark.parametrize('behaviour', ['says_nothing', 'says_two'])
@@ -235,8 +276,7 @@ def test_trouble_that_passes_is_waited_for(
     write_run(tmp_path)
     sleeps = []
     monkeypatch.setattr(llm.time, 'sleep', sleeps.append)
-    counts = ask_server(tmp_path, servers[0], behaviour)
-    assert counts == dict(zip(COUNTS, [4, 0, 2, 0, 0]))
+    assert_counts(ask_server(tmp_path, servers[0], behaviour), [4, 0, 2, 0, 0])
     assert len(servers[0].requests) == n_requests
     assert sleeps == waits
 
@@ -272,7 +312,14 @@ def test_answers_before_the_trouble_are_kept(tmp_path, servers):
 
 
 @pytest.mark.parametrize(
-    'settings', [{'llm': 'ftp://x'}, {'llm_rows': 'some'}, {'llm_model': ''}, {'llm_n': -1}]
+    'settings',
+    [
+        {'llm': 'ftp://x'},
+        {'llm_rows': 'some'},
+        {'llm_model': ''},
+        {'llm_n': -1},
+        {'llm_prompt': 'x'},
+    ],
 )
 def test_settings_that_cannot_work_are_an_error(tmp_path, servers, settings):
     write_run(tmp_path)

@@ -93,7 +93,8 @@ def test_answers_that_are_kept_need_no_server(tmp_path, monkeypatch):
     address = 'http://127.0.0.1:9/v1'
     monkeypatch.setattr(llm, 'ask', lambda url, key, prompt, config: 'positive')
     config = {'llm': address, 'llm_model': 'm', 'llm_rows': 'errors', 'llm_n': 20}
-    llm.ask_about_errors(tmp_path, config)
+    config['llm_prompt'] = report.llm_prompt
+    llm.ask_about_rows(tmp_path, config)
     result = run('report.py', f'--out_dir={tmp_path}', f'--llm={address}', '--llm_model=m')
     assert result.last['llm']['only_llm_right'] == 2
     assert result.last['files'] == [f'{tmp_path}/errors_llm.csv']
