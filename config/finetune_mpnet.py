@@ -1,0 +1,32 @@
+# MPNet (all-mpnet-base-v2: 12 layers, 109 million parameters) on 970 customer-service
+# conversations, 17 of them positive.
+# $ pip install tokenizers
+# $ python train.py config/finetune_mpnet.py
+
+out_dir = 'out/mpnet'
+dataset = 'customer_service'
+init_from = 'mpnet'
+speakers = 'customer'
+# as in the course report on these data; brackets hold remarks such as (pause), and no emoticon
+lowercase = True  # its tokenizer does so, too
+strip_brackets = True
+val_fraction = 0.1  # 0.2 would take 3 of the 17 positives from training
+eval_interval = 10**6  # once, at the end: two positive texts cannot say which epoch is best
+block_size = 256  # a customer's turns have 145 tokens on average and 391 at most
+
+# model
+pool = 'mean'  # as this model was trained
+freeze = 6
+dropout = 0.1
+head_dropout = 0.1
+
+head_epochs = 2
+max_epochs = 5
+learning_rate = 1e-4
+head_lr = 2e-3
+class_weight = 'logit'
+batch_size = 16
+decay_lr = 'linear'
+warmup_iters = 30
+weight_decay = 0.01
+beta2 = 0.999
