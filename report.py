@@ -1,12 +1,15 @@
 """
 Makes something to look at from a run's files, after evaluate.py: pictures and a model card, a
-language model's answers beside ours, or the README's table of results. It needs no torch.
+language model's answers beside ours, several runs beside each other, or the README's table of
+results. It needs no torch.
 $ python report.py --out_dir=out/sentiment_scratch  # curves, confusion, ... .png and card.md
 $ python report.py --llm=http://localhost:11434/v1 --llm_model=llama3.2
+$ python report.py --compare=out/minilm_sst2,out/mpnet_sst2  # their scores and curves together
 $ python report.py --readme=True
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -17,13 +20,14 @@ from nanosentiment.card import format_value, markdown_table, model_card
 from nanosentiment.files import read_json, read_json_lines
 from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
-from nanosentiment.plots import draw_figures
+from nanosentiment.plots import draw_figures, save_comparison
 from nanosentiment.predictions import evaluate_command, read_predictions
 from nanosentiment.repeats import find_runs
 
 # -----------------------------------------------------------------------------
 # I/O
 out_dir = 'out/sentiment_scratch'  # a run's folder, or the one above seed-1, ... or fold-1, ...
+compare = ''  # folders with commas between them: a table and a picture of these runs, nothing else
 readme = False  # fill in the table of results in README.md, and nothing else
 # card
 language = ''  # of the texts: en, tr, ...; '' leaves it out
@@ -207,6 +211,66 @@ def fill_readme(path):
 
 
 # -----------------------------------------------------------------------------
+# several runs beside each other
+
+
+def compare_runs(folders):
+    """
+    Writes comparison.md and comparison.png beside the runs in these folders, and prints the table.
+
+    Of a folder of several seeds the scores and times are means; the curves are of the first seed.
+    Returns the paths of the two files. ValueError if a run is not finished.
+    """
+    rows = []
+    logs = {}
+    for folder in folders:
+        runs = [Path(run) for run in find_runs(folder)]
+        summaries = []
+        for run in runs:
+            path = run / 'summary.json'
+            if not path.exists():
+                raise ValueError(
+                    f'{run} holds no finished run; train it to its end, or leave it out'
+                )
+            summaries.append(read_json(path, f'train {run} again'))
+        if any(summary['test'] is None for summary in summaries):
+            raise ValueError(f'{folder} was not judged on a test split; leave it out')
+        name = folder.resolve().name
+        rows.append([name, *comparison_cells(summaries)])
+        logs[name] = read_json_lines(runs[0] / 'metrics.jsonl')
+
+    header = ['run', 'data', 'parameters', 'test texts', 'accuracy', '95 %', 'macro-F1']
+    header += ['epoch of the best', 'minutes', 'texts/s in training']
+    table = markdown_table(header, rows)
+    print(table)
+    parent = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    table_path = parent / 'comparison.md'
+    table_path.write_text(f'{table}\n', encoding='utf-8')
+    picture_path = parent / 'comparison.png'
+    save_comparison(picture_path, logs)
+    return [table_path, picture_path]
+
+
+def comparison_cells(summaries):
+    """What the table of compare_runs says of the seeds of one run."""
+    n_test, accuracy, interval, macro_f1, _ = seed_cells(summaries)
+    epochs = [summary['best']['epoch'] for summary in summaries]
+    minutes = [summary['seconds'] / 60 for summary in summaries]
+    speeds = [summary['train_examples_per_s'] for summary in summaries]
+    return [
+        summaries[0]['dataset'],
+        f'{summaries[0]["n_params"]:,}',
+        n_test,
+        accuracy,
+        interval,
+        macro_f1,
+        f'{np.mean(epochs):.2f}',
+        f'{np.mean(minutes):.1f}',
+        f'{np.mean(speeds):,.0f}',
+    ]
+
+
+# -----------------------------------------------------------------------------
 
 
 def make_reports(config):
@@ -221,6 +285,12 @@ def make_reports(config):
         fill_readme(readme_path)
         print(readme_path)
         return {'files': [str(readme_path)]}
+
+    if compare:
+        files = compare_runs([Path(name.strip()) for name in compare.split(',')])
+        for path in files:
+            print(path)
+        return {'files': [str(path) for path in files]}
 
     folder, runs = choose_run(parent)
     print(f'about {folder}:')

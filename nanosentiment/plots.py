@@ -7,6 +7,8 @@ makes all of them, in the style below, and saves them. matplotlib is imported wh
 because most users train without it.
 """
 
+import itertools
+
 import numpy as np
 
 from nanosentiment.metrics import (
@@ -25,6 +27,8 @@ BLUE = '#0072B2'
 RED = '#D55E00'
 GREY = '#666666'
 LIGHT_GREY = '#BBBBBB'
+# for the runs of a comparison, which may be many
+COLORS = (BLUE, RED, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 
 # What draw_figures draws with. A figure that is made without it has matplotlib's own style.
 STYLE = {
@@ -88,6 +92,27 @@ def draw_curves(log, best):
             axes.axvline(best['epoch'], color=GREY, ls=':', label=label)
         axes.set_xlabel('epoch')
         axes.legend()
+    return figure
+
+
+def draw_comparison(logs):
+    """
+    The validation loss and accuracy of several runs over epochs, a colour for each run.
+
+    logs is {name of a run: what its metrics.jsonl holds}.
+    """
+    figure = new_figure(6.8, 2.9)
+    loss_axes, score_axes = figure.subplots(1, 2)
+    for (name, log), color in zip(logs.items(), itertools.cycle(COLORS)):
+        evaluations = [line for line in log if 'val_loss' in line]
+        epochs = [line['epoch'] for line in evaluations]
+        losses = [line['val_loss'] for line in evaluations]
+        accuracies = [line['val_accuracy'] for line in evaluations]
+        loss_axes.plot(epochs, losses, 'o-', color=color, label=name)
+        score_axes.plot(epochs, accuracies, 'o-', color=color)
+    loss_axes.set(xlabel='epoch', ylabel='validation loss (nats per text)')
+    score_axes.set(xlabel='epoch', ylabel='validation accuracy')
+    figure.legend(loc='outside upper center', ncols=3)
     return figure
 
 
@@ -219,7 +244,23 @@ def plot_accuracies(axes, n_right, n_texts, names):
 
 
 # -----------------------------------------------------------------------------
-# all figures of a run
+# figures as files
+
+
+def import_style():
+    """matplotlib.style. ValueError if matplotlib is not installed."""
+    try:
+        from matplotlib import style
+    except ImportError:
+        mistake = 'the pictures need matplotlib, which is not installed'
+        raise ValueError(f'{mistake}: pip install matplotlib') from None
+    return style
+
+
+def save_comparison(path, logs):
+    """Draws the comparison of several runs, see draw_comparison, and saves it."""
+    with import_style().context(['default', STYLE]):
+        draw_comparison(logs).savefig(path)
 
 
 def draw_figures(folder, runs, parent, evaluation, log):
@@ -230,11 +271,7 @@ def draw_figures(folder, runs, parent, evaluation, log):
     are Paths. Returns the paths of the figures. ValueError if matplotlib is not installed or
     predictions.csv cannot be read.
     """
-    try:
-        from matplotlib import style
-    except ImportError:
-        mistake = 'the pictures need matplotlib, which is not installed'
-        raise ValueError(f'{mistake}: pip install matplotlib') from None
+    style = import_style()
 
     # what the run predicted
     rows, labels, logits = read_predictions(folder)

@@ -10,6 +10,7 @@ from evaluated_run import LABELS, write_run
 from nanosentiment.files import read_json_lines
 from nanosentiment.metrics import ece, softmax
 from nanosentiment.plots import (
+    draw_comparison,
     draw_confusion,
     draw_curves,
     draw_figures,
@@ -55,6 +56,19 @@ def test_the_curves_are_those_of_the_log(tmp_path):
     assert losses['val loss'].tolist() == [[0.5, 2.5], [1, 1.5], [1.5, 0.5], [2, 1.5]]
     assert losses['best checkpoint: epoch 1.5'][:, 0].tolist() == [1.5, 1.5]
     assert lines_by_label(score_axes)['val macro f1'][:, 1].tolist() == [0.4] * 4
+
+
+def test_a_comparison_has_a_curve_of_each_run(tmp_path):
+    """Of the evaluations alone, for a run may log a thousand steps between two of them."""
+    write_run(tmp_path)
+    log = read_json_lines(tmp_path / 'metrics.jsonl')
+    loss_axes, score_axes = draw_comparison({'one': log, 'two': log[:2]}).axes
+    evaluations = [line for line in log if 'val_loss' in line]
+    assert [line.get_label() for line in loss_axes.lines] == ['one', 'two']
+    for axes, name in ((loss_axes, 'val_loss'), (score_axes, 'val_accuracy')):
+        points = [[line['epoch'], line[name]] for line in evaluations]
+        assert axes.lines[0].get_xydata().tolist() == points
+        assert len(axes.lines[1].get_xydata()) < len(points)
 
 
 def test_without_evaluation_json_no_best_checkpoint_is_drawn(tmp_path):

@@ -87,6 +87,42 @@ def test_a_language_model_that_cannot_be_asked_is_one_line(tmp_path):
     assert result.err.count('\n') == 1
 
 
+def write_summary(folder, accuracy, seconds, epoch):
+    """What compare reads of a finished run: summary.json, and its metrics.jsonl of 20 lines."""
+    write_run(folder)
+    test = {'accuracy': accuracy, 'macro_f1': 0.5, 'recall': {'a': 0.4, 'b': 0.6}}
+    summary = {'dataset': 'mine', 'n_params': 12345, 'n_test': 100, 'best': {'epoch': epoch}}
+    summary |= {'test': test, 'seconds': seconds, 'train_examples_per_s': 50.0}
+    (folder / 'summary.json').write_text(json.dumps(summary))
+
+
+def test_runs_are_compared_in_a_table_and_a_picture(tmp_path):
+    """Of several seeds the table has the means, so that one lucky seed does not win."""
+    pytest.importorskip('matplotlib')
+    write_summary(tmp_path / 'out/one', 0.75, 90, 2.0)
+    write_summary(tmp_path / 'out/two/seed-1', 0.8, 60, 1.0)
+    write_summary(tmp_path / 'out/two/seed-2', 0.9, 120, 2.0)
+
+    result = run('report.py', f'--compare={tmp_path}/out/one, {tmp_path}/out/two')
+
+    assert result.last['files'] == [f'{tmp_path}/out/comparison.{kind}' for kind in ('md', 'png')]
+    table = (tmp_path / 'out/comparison.md').read_text()
+    assert table in result.out
+    cells = [line.strip('| ').split(' | ') for line in table.splitlines()]
+    assert cells[2][:5] == ['one', 'mine', '12,345', '100', '0.750']
+    assert cells[2][7:] == ['2.00', '1.5', '50']
+    assert cells[3][4:6] == ['0.850 ± 0.071 (2)', '0.767–0.907']
+    assert cells[3][7:] == ['1.50', '1.5', '50']
+    assert (tmp_path / 'out/comparison.png').stat().st_size > 1000
+
+
+def test_a_run_that_is_not_finished_is_not_compared(tmp_path):
+    write_run(tmp_path)
+    result = run('report.py', f'--compare={tmp_path}', status=2)
+    assert result.err.count('\n') == 1
+    assert f'{tmp_path} holds no finished run' in result.err
+
+
 def test_answers_that_are_kept_need_no_server(tmp_path, monkeypatch):
     """The last line of stdout is JSON with the counts."""
     write_run(tmp_path)
