@@ -63,6 +63,11 @@ def find_columns(
                 f'{setting} and label_column both name {label_column!r}, so the text would tell '
                 'the label; set them to different columns'
             )
+    if is_labelled and group_column == label_column:
+        raise ValueError(
+            f'group_column and label_column both name {label_column!r}, so that each label would be '
+            'in one split only; set them to different columns'
+        )
     return columns
 
 

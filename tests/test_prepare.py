@@ -804,6 +804,7 @@ def test_without_an_appended_end_it_is_other_data(tmp_path, prepare_csv):
         ({'split_column': 'a', 'test_file': 'a.csv'}, 'split_column and test_file'),
         ({'split_column': 'a', 'val_file': 'a.csv'}, 'split_column and val_file'),
         ({'split_column': 'a', 'group_column': 'b'}, 'split_column and group_column'),
+        ({'group_column': 'mood'}, "group_column and label_column both name 'mood'"),
         ({'group_column': 'x'}, "no column 'x'; set --group_column to one of body, mood"),
         ({'split_column': 'a', 'dataset': 'demo'}, 'split_column is for files of your own'),
         ({'max_rejected': 5.0}, 'max_rejected 5.0 is no share of rows; set it between 0 and 1'),
