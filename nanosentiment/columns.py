@@ -57,18 +57,24 @@ def find_columns(
     except ValueError as error:
         # what was guessed of the file may be the cause, such as a header where there is none
         raise ValueError('; '.join([str(error), *table.notes])) from None
-    for setting in ('text_column', 'text_pair_column'):
-        if is_labelled and label_column in columns.get(setting, []):
-            raise ValueError(
-                f'{setting} and label_column both name {label_column!r}, so the text would tell '
-                'the label; set them to different columns'
-            )
-    if is_labelled and group_column == label_column:
-        raise ValueError(
-            f'group_column and label_column both name {label_column!r}, so that each label would be '
-            'in one split only; set them to different columns'
-        )
+    check_label_column(columns)
     return columns
+
+
+def check_label_column(columns):
+    """ValueError if another setting names the column of the labels as well."""
+    for label_column in columns.get('label_column', []):  # one, or none
+        for setting in ('text_column', 'text_pair_column'):
+            if label_column in columns.get(setting, []):
+                raise ValueError(
+                    f'{setting} and label_column both name {label_column!r}, so the text would '
+                    'tell the label; set them to different columns'
+                )
+        if label_column in columns.get('group_column', []):
+            raise ValueError(
+                f'group_column and label_column both name {label_column!r}, so each label would '
+                'be in one split only; set them to different columns'
+            )
 
 
 def check_columns(table, setting, columns):
