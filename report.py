@@ -214,7 +214,7 @@ def fill_readme(path):
 # several runs beside each other
 
 
-def compare_runs(folders):
+def write_comparison(folders):
     """
     Writes comparison.md and comparison.png beside the runs in these folders, and prints the table.
 
@@ -252,7 +252,7 @@ def compare_runs(folders):
 
 
 def comparison_cells(summaries):
-    """What the table of compare_runs says of the seeds of one run."""
+    """What the table of write_comparison says of the seeds of one run."""
     n_test, accuracy, interval, macro_f1, _ = seed_cells(summaries)
     epochs = [summary['best']['epoch'] for summary in summaries]
     minutes = [summary['seconds'] / 60 for summary in summaries]
@@ -287,7 +287,7 @@ def make_reports(config):
         return {'files': [str(readme_path)]}
 
     if compare:
-        files = compare_runs([Path(name.strip()) for name in compare.split(',')])
+        files = write_comparison([Path(name.strip()) for name in compare.split(',')])
         for path in files:
             print(path)
         return {'files': [str(path) for path in files]}

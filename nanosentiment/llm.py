@@ -139,14 +139,13 @@ def check_llm_settings(url, key, config):
         raise ValueError(f'{what}; set it again, for --llm')
 
 
-def choose_rows(folder, which, n):
+def choose_rows(folder, table, n):
     """
-    n rows of a run's tables, and its labels: the most confident errors, or (which='all') rows of
-    all predictions, drawn at random. The draw is the same each time, and more rows only add to it.
+    n rows of a run's table, and its labels: of 'errors' the most confident ones, of 'predictions'
+    rows drawn at random. The draw is the same each time, and a larger n only adds to it.
     """
-    table = 'errors' if which == 'errors' else 'predictions'
     rows, labels, _ = read_predictions(folder, table)
-    if which == 'all':
+    if table == 'predictions':
         random.Random(0).shuffle(rows)
     return rows[:n], labels
 
@@ -163,7 +162,8 @@ def ask_about_rows(folder, config):
     key = os.getenv('LLM_API_KEY', '').strip()
     url = config['llm'].rstrip('/') + '/chat/completions'
     check_llm_settings(url, key, config)
-    rows, labels = choose_rows(folder, config['llm_rows'], config['llm_n'])
+    table = 'errors' if config['llm_rows'] == 'errors' else 'predictions'
+    rows, labels = choose_rows(folder, table, config['llm_n'])
 
     cache_path = folder / 'llm_cache.jsonl'
     answers = read_cache(cache_path)
@@ -185,7 +185,6 @@ def ask_about_rows(folder, config):
                 write_cache(cache_path, answers)
             print(f'{i + 1} of {len(rows)} texts', file=sys.stderr)
 
-    table = 'errors' if config['llm_rows'] == 'errors' else 'predictions'
     path = folder / f'{table}_llm.csv'
     columns = {}
     for name in COLUMNS:

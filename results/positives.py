@@ -23,7 +23,7 @@ LABEL_COLUMN = 'customer_sentiment'
 
 
 def write_fewer_positives(source, path, n, seed):
-    """Copies a table without its positive rows but n, drawn with the seed."""
+    """Copies a table with n of its positive rows, drawn with the seed, and all of the others."""
     with open(source, newline='', encoding='utf-8') as f:
         reader = csv.DictReader(f)
         rows = list(reader)
