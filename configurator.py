@@ -20,6 +20,7 @@ The script itself has to check that a value is one of the choices.
 import ast
 import os
 import re
+import signal
 import sys
 import traceback
 import types
@@ -28,6 +29,9 @@ from difflib import get_close_matches
 from itertools import zip_longest
 from textwrap import wrap
 
+# -----------------------------------------------------------------------------
+# how a script ends
+
 
 def stop(message):
     """
@@ -35,8 +39,62 @@ def stop(message):
 
     The message says what is wrong, where, and the remedy.
     """
-    print(' '.join(str(message).split()), file=sys.stderr)
+    print(printable(' '.join(str(message).split())), file=sys.stderr)
     sys.exit(2)
+
+
+def printable(text):
+    """
+    A text from a file, without what a terminal would take for a command: the escape character is
+    shown as \\x1b. Line ends and tabs stay.
+    """
+    return CONTROL_CHARACTER.sub(lambda match: f'\\x{ord(match[0]):02x}', text)
+
+
+CONTROL_CHARACTER = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')
+
+
+def run_script(main):
+    """
+    Calls a script's main(), and ends with one line on stderr where it fails by what a user can mend
+    or has done: exit status 2 for a mistake, 130 after Ctrl-C, 141 if the reader of the output has
+    gone away, which says nothing, because `| head` has what it wants.
+    """
+    try:
+        main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        discard_stdout()
+        sys.exit(141)  # 128 + SIGPIPE, which Windows does not know
+    except ValueError as error:
+        stop(error)
+    except OSError as error:
+        if error.filename is None and not stdout_works():
+            stop(f'stdout cannot be written ({error.strerror}); make room, or send it elsewhere')
+        stop(f'{error}; check the files named')
+
+
+def stdout_works():
+    """Can what was printed be written? If not, it is thrown away, and so is what comes later."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_stdout()
+        return False
+    return True
+
+
+def discard_stdout():
+    """From here on stdout is /dev/null; else Python would fail to write the rest when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# -----------------------------------------------------------------------------
+# settings
 
 
 def is_public_name(name):
@@ -322,8 +380,7 @@ def configure(script_globals, *modules, argv=None):
         try:
             print_help(script_globals, modules)
         except BrokenPipeError:  # a reader such as `head` has seen enough
-            # what is not written yet would be an error again when Python ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_stdout()
         sys.exit(0)
 
     own = declared_settings(script_globals)

@@ -11,11 +11,10 @@ Writes predictions.csv, errors.csv and evaluation.json into the folder of each r
 if it was not best.pt or not the test split, as in predictions-val.csv and predictions-last.csv.
 """
 
-import json
 import os
 
 import prepare
-from configurator import configure, stop
+from configurator import configure, run_script
 from nanosentiment.checkpoint import Classifier, carried_tokenizer
 from nanosentiment.evaluation import (
     compare_runs,
@@ -26,6 +25,7 @@ from nanosentiment.evaluation import (
     print_evaluation,
     split_examples,
 )
+from nanosentiment.files import to_json
 from nanosentiment.repeats import find_runs, print_summary, summarize
 from nanosentiment.tables import Table
 
@@ -139,18 +139,13 @@ def evaluate_all():
 
 def main():
     configure(globals())
-    try:
-        result = evaluate_all()
-    except ValueError as error:
-        stop(error)
-    except OSError as error:
-        stop(f'{error}; check the files named')
+    result = evaluate_all()
 
     # how a run was made stands in its evaluation.json, and would make the last line very long
     for key in ('settings', 'versions', 'git'):
         result.pop(key, None)
-    print(json.dumps(result))
+    print(to_json(result))
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

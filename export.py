@@ -7,12 +7,12 @@ $ python export.py --out_dir=out/run --to=onnx    # a graph for onnxruntime: out
 What is written is opened again and compared with the run before it gets its name.
 """
 
-import json
 import os
 import sys
 
-from configurator import configure, stop
+from configurator import configure, run_script
 from nanosentiment.cleaning import STEPS
+from nanosentiment.files import to_json
 from nanosentiment.hf_card import steps_that_are_on
 from nanosentiment.repeats import find_runs
 
@@ -97,14 +97,8 @@ def main():
     global out_dir
     configure(globals())
     out_dir = os.path.expanduser(out_dir)
-    try:
-        result = export_run()
-    except ValueError as error:
-        stop(error)
-    except OSError as error:
-        stop(f'{error}; check the files named')
-    print(json.dumps(result))
+    print(to_json(export_run()))
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

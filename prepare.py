@@ -25,16 +25,18 @@ from array import array
 
 import numpy as np
 
-from configurator import configure, declared_settings, stop
+from configurator import configure, declared_settings, run_script
 from nanosentiment.cleaning import STEPS
 from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
-from nanosentiment.files import checksum, write_json
+from nanosentiment.files import checksum, to_json, write_json
 from nanosentiment.labels import parse_label_names
 from nanosentiment.memmaps import (
     TEXTS_AT_A_TIME,
     Split,
+    check_folder,
     read_meta,
     token_dtype,
+    write_meta,
     write_split,
 )
 from nanosentiment.metrics import describe_column
@@ -151,6 +153,7 @@ def prepare(settings, tokenizer=None):
     max_rejected = settings['max_rejected']
 
     if os.path.exists(f'{folder}/meta.json'):
+        check_folder(folder)
         report = read_meta(folder, 'report.json')
         say_findings(report['files'], paths, f'{folder}/rejected.csv', max_rejected)
         return folder
@@ -263,7 +266,7 @@ def build(temp, folder, dataset_name, scan, files, recipe, tokenizer):
 
     write_json(f'{folder}/tokenizer_state.json', tokenizer.state())
     write_json(f'{folder}/report.json', report)
-    write_json(f'{folder}/meta.json', meta)
+    write_meta(folder, meta)
 
 
 def masks_of_splits(split_of_row):
@@ -622,12 +625,9 @@ def print_columns(report):
 
 def main():
     config = configure(globals())
-    try:
-        folder = prepare(config)
-        report = read_meta(folder, 'report.json')
-        train_lengths = Split(folder, 'train').lengths
-    except (ValueError, OSError) as error:
-        stop(error)
+    folder = prepare(config)
+    report = read_meta(folder, 'report.json')
+    train_lengths = Split(folder, 'train').lengths
 
     report['tokenizer'] = report['tokenizer']['name']
     report['share_truncated'] = float((train_lengths > block_size).mean())
@@ -635,8 +635,8 @@ def main():
     names = ('dataset', 'tokenizer', 'rows', 'rejected', 'labels', 'tokens', 'share_truncated')
     summary = {name: report[name] for name in names}
     summary['folder'] = folder
-    print(json.dumps(summary))
+    print(to_json(summary))
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -8,16 +8,15 @@ $ python report.py --compare=out/minilm_sst2,out/mpnet_sst2  # their scores and 
 $ python report.py --readme=True
 """
 
-import json
 import os
 import re
 from pathlib import Path
 
 import numpy as np
 
-from configurator import configure, stop
+from configurator import configure, run_script
 from nanosentiment.card import format_value, markdown_table, model_card
-from nanosentiment.files import read_json, read_json_lines
+from nanosentiment.files import read_json_lines, read_sealed_json, to_json
 from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
 from nanosentiment.plots import draw_figures, save_comparison
@@ -64,7 +63,7 @@ def draw_pictures(folder, runs, parent):
     evaluation = {}
     path = folder / 'evaluation.json'
     if path.exists():
-        evaluation = read_json(path, f'run {evaluate_command(folder)}')
+        evaluation = read_sealed_json(path, f'run {evaluate_command(folder)}')
     log = read_json_lines(folder / 'metrics.jsonl')
     return draw_figures(folder, runs, parent, evaluation, log)
 
@@ -74,7 +73,7 @@ def write_card(folder, parent):
     evaluation_path = folder / 'evaluation.json'
     if not evaluation_path.exists():
         raise ValueError(f'the card needs {evaluation_path}; run {evaluate_command(folder)} first')
-    evaluation = read_json(evaluation_path, f'run {evaluate_command(folder)}')
+    evaluation = read_sealed_json(evaluation_path, f'run {evaluate_command(folder)}')
     errors = read_predictions(folder, 'errors')[0]
     name = folder.resolve().name
     if folder != parent:
@@ -232,7 +231,7 @@ def write_comparison(folders):
                 raise ValueError(
                     f'{run} holds no finished run; train it to its end, or leave it out'
                 )
-            summaries.append(read_json(path, f'train {run} again'))
+            summaries.append(read_sealed_json(path, f'train {run} again'))
         if any(summary['test'] is None for summary in summaries):
             raise ValueError(f'{folder} was not judged on a test split; leave it out')
         name = folder.resolve().name
@@ -310,14 +309,8 @@ def make_reports(config):
 
 def main():
     config = configure(globals())
-    try:
-        result = make_reports(config)
-    except ValueError as error:
-        stop(error)
-    except OSError as error:
-        stop(f'{error}; check the files named')
-    print(json.dumps(result))
+    print(to_json(make_reports(config)))
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -27,7 +27,7 @@ from collections import Counter
 from json import dumps  # not the module, because json is a setting here
 from pathlib import Path
 
-from configurator import configure, stop
+from configurator import configure, run_script, stop
 from nanosentiment.columns import parse_columns, row_text
 from nanosentiment.labels import shorten
 from nanosentiment.tables import (
@@ -564,13 +564,8 @@ def main():
     out_dir = os.path.expanduser(out_dir)
     input = os.path.expanduser(input)
     output = os.path.expanduser(output)
-    try:
-        classify()
-    except ValueError as error:
-        stop(error)
-    except OSError as error:
-        stop(f'{error}; check the files named')
+    classify()
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -21,7 +21,6 @@ $ torchrun --standalone --nproc_per_node=2 train.py config/train_sentiment_scrat
 """
 
 import itertools
-import json
 import math
 import os
 import shlex
@@ -36,12 +35,14 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import prepare
-from configurator import configure, stop
+from configurator import configure, discard_stdout, printable, stop
 from model import CHOICES as MODEL_CHOICES
 from model import Config, Transformer
 from nanosentiment.checkpoint import (
     Classifier,
+    build_model,
     carried_tokenizer,
+    check_same_data,
     check_start,
     cleaning_notes,
     git_commit,
@@ -51,17 +52,25 @@ from nanosentiment.checkpoint import (
     resume_checkpoint,
     save_checkpoint,
 )
+from nanosentiment.checks import check_optimizer
 from nanosentiment.datasets import DATA_DIR, find_raw
 from nanosentiment.device import DTYPES, choose_device, describe_machine
 from nanosentiment.download import Unreachable
 from nanosentiment.evaluation import evaluate, print_evaluation, split_examples, wandb_plots
 from nanosentiment.fast import GraphStep, keep_memory, predict
-from nanosentiment.files import write_whole
+from nanosentiment.files import (
+    lock_folder,
+    read_json_lines,
+    remove_leftovers,
+    to_json,
+    write_sealed_json,
+    write_whole,
+)
 from nanosentiment.hub import find
 from nanosentiment.memmaps import Blocks, Split, epoch_batches, pad_rows, read_meta
 from nanosentiment.metrics import METRICS, fit_temperature, format_metric, score
 from nanosentiment.pretrained import check_tokens, max_positions
-from nanosentiment.repeats import run_repeats
+from nanosentiment.repeats import parent_has_ended, run_repeats, stop_signals
 from nanosentiment.tokenizer import load_tokenizer
 
 # -----------------------------------------------------------------------------
@@ -357,23 +366,30 @@ def better_baseline(evaluation, metric):
     return f'a bag of words does better here ({format_metric(name, value)})'
 
 
-def open_log(path, iter_num):
-    """metrics.jsonl, to be written on from step iter_num: what was logged later will come again."""
-    kept = []
-    if iter_num > 0 and os.path.exists(path):
-        with open(path, encoding='utf-8') as f:
-            for line in f:
-                is_whole = line.endswith('\n')
-                if is_whole and json.loads(line)['iter'] <= iter_num:
-                    kept.append(line)
-    write_whole(path, ''.join(kept))
+def read_log(path, iter_num):
+    """The lines of metrics.jsonl up to step iter_num: what was logged later will come again."""
+    if iter_num == 0:
+        return []
+    lines = read_json_lines(path)
+    if not all(isinstance(line, dict) and isinstance(line.get('iter'), int) for line in lines):
+        raise ValueError(f'{path} is not the log of a training; remove it')
+    return [line for line in lines if line['iter'] <= iter_num]
+
+
+def open_log(path, lines):
+    """metrics.jsonl, which holds these lines and is to be written on."""
+    write_whole(path, ''.join(to_json(line) + '\n' for line in lines))
     # line by line, so that no kill takes what was logged
     return open(path, 'a', buffering=1, encoding='utf-8')
 
 
 def log_metrics(log_file, wandb_run, **values):
     """A line of metrics.jsonl; its numbers also go to wandb, if there is a run of it."""
-    log_file.write(json.dumps(values) + '\n')
+    try:
+        log_file.write(to_json(values) + '\n')
+    except OSError as error:
+        what = f'{log_file.name} cannot be written ({error.strerror})'
+        stop(f'{what}; make room, then go on with --init_from=resume')
     if wandb_run is not None:
         numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         wandb_run.log(numbers, step=values['iter'])
@@ -466,20 +482,39 @@ if __name__ == '__main__':
     last_path = os.path.join(out_dir, 'last.pt')
     best_path = os.path.join(out_dir, 'best.pt')
     resume_command = f'python train.py {shlex.quote(f"--out_dir={out_dir}")} --init_from=resume'
-    is_terminal = sys.stdout.isatty()
+    metrics_path = os.path.join(out_dir, 'metrics.jsonl')
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    signals = []  # the numbers of those by which the run was asked to stop
 
     def say(text, end='\n'):
+        if not is_master:
+            return
+        text = printable(text)
         if is_terminal:
             text = f'\r\x1b[K{text}'  # in place of the progress line
-        if is_master:
+        try:
             print(text, end=end, flush=True)
+        except OSError as error:  # its reader has gone away, or the disk is full
+            discard_stdout()
+            what = f'stdout cannot be written ({error.strerror}), so the run saves and stops'
+            print(f'{what}; to go on: {resume_command}', file=sys.stderr)
+            signals.append(signal.SIGTERM)
+
+    def quit_at_once(number, frame):
+        print('interrupted', file=sys.stderr)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGINT, quit_at_once)  # until there is something to save
 
     # whose settings: of several runs, of a run to go on from, or of a new one
     resumed = None  # the checkpoint to go on from
+    lock = None  # on out_dir, until this process ends
     try:
         check_language_model(config)
         if seeds or (config['folds'] and not config['fold']):
             sys.exit(run_repeats(config, FREE_FOR_REPEATS))
+        if is_master and os.path.isdir(out_dir):
+            lock = lock_folder(out_dir)
         if init_from == 'resume':
             resumed, config = resume_checkpoint(last_path, config, defaults, FREE_FOR_RESUME)
             # from here on the globals are the settings of that run
@@ -487,8 +522,11 @@ if __name__ == '__main__':
         check_settings(config, world_size)
         get_lr(warmup_iters, decay_iters=1)  # only to see now, not later, that decay_lr is known
         device, ptdtype = choose_device(device, dtype)
+        old_log = read_log(metrics_path, resumed['run']['iter'] if resumed else 0)
     except ValueError as error:
         stop(error)
+    except OSError as error:
+        stop(f'{error}; check --out_dir')
 
     # machine
     device_type = device.split(':')[0]
@@ -541,9 +579,8 @@ if __name__ == '__main__':
         splits = {name: Split(folder, name, block_size, config['keep']) for name in meta['rows']}
         if is_lm:
             splits = {name: Blocks(split) for name, split in splits.items()}
-        if resumed is not None and resumed['recipe'] != meta['recipe']:
-            what = f'{last_path} was trained on other data than {folder} now holds'
-            raise ValueError(f'{what}; bring it back, or train in another out_dir')
+        if resumed is not None:
+            check_same_data(resumed, meta, last_path, folder)
     except (ValueError, OSError) as error:
         stop(error)
     train_split = splits['train']
@@ -578,8 +615,7 @@ if __name__ == '__main__':
         others |= {name: value for name, value in sizes.items() if value != defaults[name]}
     try:
         if resumed is not None:
-            model = Transformer(Config(**resumed['config']))
-            model.load_state_dict(resumed['model'])
+            model = build_model(last_path, resumed)
         elif begun_from is not None:
             model = model_of_run(init_from, begun_from, n_class, label_names, others)
             model.loaded['notes'] += cleaning_notes(init_from, begun_from, config)
@@ -594,7 +630,9 @@ if __name__ == '__main__':
         model.freeze(freeze)  # before the optimizer, which takes only what is to learn
         if lm_weight > 0 and not model.config.causal:
             raise ValueError('lm_weight needs a causal model, and this one is not; set it to 0')
-        os.makedirs(out_dir, exist_ok=True)
+        # a new folder is made only now, when all settings and files have proved to be right
+        if is_master and lock is None:
+            lock = lock_folder(out_dir)
     except ValueError as error:
         stop(error)
     except OSError as error:
@@ -632,8 +670,15 @@ if __name__ == '__main__':
         weight_decay, learning_rate, (beta1, beta2), layer_decay, head_lr
     )
     if resumed is not None:
-        optimizer.load_state_dict(resumed['optimizer'])
-        scaler.load_state_dict(resumed['scaler'])
+        try:
+            check_optimizer(resumed['optimizer'], optimizer)
+            # the groups are ours, because the settings are the same
+            groups = optimizer.state_dict()['param_groups']
+            states = {'state': resumed['optimizer']['state'], 'param_groups': groups}
+            optimizer.load_state_dict(states)
+            scaler.load_state_dict(resumed['scaler'])
+        except (ValueError, RuntimeError, KeyError) as error:
+            stop(f'{last_path} cannot be used: {error}; remove it and train again')
     for group in optimizer.param_groups:
         # load_state_dict brings these two along, perhaps from another machine. A graph reads the
         # rate from the tensor that it was recorded with.
@@ -746,17 +791,20 @@ if __name__ == '__main__':
             name = wandb_run_name or os.path.basename(out_dir)
             wandb_run = wandb.init(project=wandb_project, name=name, config=config, dir=out_dir)
         save_last()
-        log_file = open_log(os.path.join(out_dir, 'metrics.jsonl'), run['iter'])
+        try:
+            remove_leftovers(out_dir)
+            log_file = open_log(metrics_path, old_log)
+        except (ValueError, OSError) as error:
+            stop(error)
 
-    # Ctrl-C and SIGTERM finish the step and save; a second one ends the process at once
-    signals = []
-
+    # Ctrl-C and the like finish the step and save; a second one ends the process at once
     def on_signal(number, frame):
         signals.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
+    handled_signals = stop_signals()
+    for number in handled_signals:
+        signal.signal(number, on_signal)
 
     # -------------------------------------------------------------------------
     # training loop
@@ -820,6 +868,8 @@ if __name__ == '__main__':
             loss_and_norm = torch.stack([loss, clip_and_update(model, optimizer, scaler)])
 
         # all processes agree on the loss and on whether to stop
+        if parent_has_ended():
+            signals.append(signal.SIGHUP)
         stop_requested = len(signals) > 0
         if world_size > 1:
             loss = loss_and_norm[0] / world_size  # the factor that n_texts / world_size has brought
@@ -911,8 +961,9 @@ if __name__ == '__main__':
 
     # -------------------------------------------------------------------------
     # the end: the best weights, once over the test split
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in handled_signals:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, quit_at_once)
     is_finished = is_master and stopped != 'signal'
     test = None
     evaluation = None
@@ -955,12 +1006,18 @@ if __name__ == '__main__':
         'machine': describe_machine(device, ptdtype),
     }
     if is_finished:
-        write_whole(os.path.join(out_dir, 'summary.json'), json.dumps(summary) + '\n')
+        try:
+            write_sealed_json(os.path.join(out_dir, 'summary.json'), summary)
+        except ValueError as error:
+            stop(f'{error}: {resume_command}')
     if wandb_run is not None:
         wandb_run.summary.update(summary)
         if evaluation is not None:
             wandb_run.log(wandb_plots(wandb, evaluation))
         wandb_run.finish()
-    say(json.dumps(summary))
+    say(to_json(summary))
     if world_size > 1:
         dist.destroy_process_group()
+    if stopped == 'signal':
+        # as a shell reports it: 130 after Ctrl-C, 143 after kill; a rank may not have had it itself
+        sys.exit(128 + (signals or [signal.SIGTERM])[0])

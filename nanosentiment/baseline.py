@@ -7,7 +7,6 @@ Nothing about it is tuned.
 """
 
 import contextlib
-import json
 import os
 from collections import Counter
 
@@ -16,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from nanosentiment.error_tags import find_words
-from nanosentiment.files import read_json, write_whole
+from nanosentiment.files import read_sealed_json, write_sealed_json
 from nanosentiment.metrics import accuracy, confusion, macro_f1, precision_recall_f1
 
 MAX_TEXTS = 100_000  # more training texts change little and take minutes
@@ -154,8 +153,8 @@ def fit_baselines(folder, splits, tokenizer):
     a second call reads it, unless it is read-only.
     """
     path = os.path.join(folder, 'baseline.json')
-    if os.path.exists(path):
-        return read_json(path, 'delete it')
+    with contextlib.suppress(ValueError):  # there is none yet, or it is damaged
+        return read_sealed_json(path, 'delete it')
 
     train = splits['train']
     labels = train.meta['labels']
@@ -178,8 +177,8 @@ def fit_baselines(folder, splits, tokenizer):
         all_labels = split_labels(split.meta, name)
         baselines['majority'][name] = score_baseline(majority_logits, targets, all_labels)
         baselines['bag_of_words'][name] = score_baseline(word_logits, targets, all_labels)
-    with contextlib.suppress(OSError):  # a folder that is read-only
-        write_whole(path, json.dumps(baselines) + '\n')
+    with contextlib.suppress(ValueError):  # a folder that is read-only
+        write_sealed_json(path, baselines)
     return baselines
 
 

@@ -30,14 +30,17 @@ import torch
 
 from model import Config, Transformer
 from nanosentiment import fast, memmaps, metrics, pretrained
+from nanosentiment.checks import check_checkpoint, check_run
 from nanosentiment.cleaning import STEPS, clean
 from nanosentiment.device import choose_device
+from nanosentiment.files import cannot_be_written, check_fields, check_zip, open_whole
 from nanosentiment.pairs import join_pair
 from nanosentiment.tokenizer import get_tokenizer, load_tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # what every checkpoint holds, those of older versions, too
 KEYS = {'model', 'config', 'settings', 'labels', 'tokenizer', 'recipe'}
+TRAIN_AGAIN = 'train again, or name another --out_dir'
 
 
 # -----------------------------------------------------------------------------
@@ -57,17 +60,11 @@ def save_checkpoint(path, checkpoint):
         'numpy': np.__version__,
     }
     checkpoint = checkpoint | {'versions': versions, 'git': git_commit()}
-    temporary = path + '.tmp'
     try:
-        with open(temporary, 'wb') as f:
+        with open_whole(path, 'wb') as f:
             torch.save(checkpoint, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save raises either when a disk is full
-        what = f'{path} cannot be written ({error}) and is as it was'
-        remedy = 'make room, then go on with --init_from=resume'
-        raise ValueError(f'{what}; {remedy}') from None
+    except RuntimeError as error:  # torch's own, when a disk is full
+        raise cannot_be_written(path, str(error).splitlines()[0]) from None
 
 
 @functools.cache
@@ -81,13 +78,31 @@ def git_commit():
     return result.stdout.strip()
 
 
-def read_checkpoint(path):
+def load_pt(path, remedy):
     """
-    A .pt file, or a folder that holds a best.pt -> the dict.
+    A .pt file of this project -> the dict, of which check_checkpoint has seen to it that it can be
+    used. ValueError with the remedy if it is damaged, of another program or of another version.
+    """
+    try:
+        check_zip(path)
+        # weights_only=True, so that a malicious file cannot run code
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # pickle, zip and torch raise whatever a damaged file leads to
+        raise ValueError(
+            f'{path} cannot be opened: {pretrained.describe_error(error)}; {remedy}'
+        ) from None
+    if not isinstance(checkpoint, dict) or not KEYS <= checkpoint.keys():
+        what = f'{path} is no checkpoint of this project, such as one of nanoGPT'
+        raise ValueError(f'{what}; name the best.pt of a run of train.py')
+    try:
+        check_checkpoint(checkpoint, Config)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{path} cannot be used: {error}; {remedy}') from None
+    return checkpoint
 
-    weights_only=True, so that a malicious file cannot run code. ValueError if the file is missing,
-    damaged or of another program.
-    """
+
+def find_file(path):
+    """A .pt file, or a folder that holds a best.pt -> the file. ValueError if there is none."""
     if os.path.isdir(path):
         folder = path
         path = os.path.join(path, 'best.pt')
@@ -96,22 +111,27 @@ def read_checkpoint(path):
             raise ValueError(found or f'{folder} holds no best.pt; name the folder of a run')
     if not os.path.exists(path):
         raise ValueError(f'there is no run {path}; is the name right?')
+    return path
+
+
+def read_checkpoint(path):
+    """
+    A .pt file, or a folder that holds a best.pt -> the dict.
+
+    ValueError if the file is missing, damaged, of another program or of another version.
+    """
+    return load_pt(find_file(path), TRAIN_AGAIN)
+
+
+def build_model(path, checkpoint):
+    """The model of a checkpoint that load_pt has read. ValueError if a weight does not fit."""
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # pickle, zip and torch raise whatever a damaged file leads to
-        raise cannot_be_opened(path, error) from None
-    if not isinstance(checkpoint, dict) or not KEYS <= checkpoint.keys():
-        what = f'{path} is no checkpoint of this project, such as one of nanoGPT'
-        raise ValueError(f'{what}; name the best.pt of a run of train.py')
-    return checkpoint
-
-
-def cannot_be_opened(path, error):
-    """The ValueError for a checkpoint that has raised another error."""
-    first_line = str(error).splitlines()[0] if str(error) else ''
-    reason = f'{type(error).__name__}: {first_line}'
-    remedy = 'train again, or name another --out_dir'
-    return ValueError(f'{path} cannot be opened ({reason}); {remedy}')
+        model = Transformer(Config(**checkpoint['config']))
+        model.load_state_dict(checkpoint['model'])
+    except RuntimeError as error:  # a weight is missing or of another shape
+        what = f'{path} cannot be used: {pretrained.describe_error(error)}'
+        raise ValueError(f'{what}; {TRAIN_AGAIN}') from None
+    return model
 
 
 def open_checkpoint(path):
@@ -120,19 +140,20 @@ def open_checkpoint(path):
 
     ValueError if the file is missing, damaged or of another version.
     """
-    checkpoint = read_checkpoint(path)
-    try:
-        model = Transformer(Config(**checkpoint['config']))
-        model.load_state_dict(checkpoint['model'])
-        tokenizer_state = checkpoint['tokenizer']
-    except Exception as error:
-        raise cannot_be_opened(path, error) from None
+    path = find_file(path)
+    checkpoint = load_pt(path, TRAIN_AGAIN)
+    model = build_model(path, checkpoint)
+    tokenizer_state = checkpoint['tokenizer']
     try:
         tokenizer = load_tokenizer(tokenizer_state)
-    except ValueError:
-        raise  # a package is missing, which is no fault of the file
     except Exception as error:
-        raise cannot_be_opened(path, error) from None
+        if tokenizer_state['kind'] == 'json' and isinstance(error, ValueError):
+            raise  # the package tokenizers is missing, and the message says so
+        what = f'{path} cannot be used: its tokenizer: {pretrained.describe_error(error)}'
+        raise ValueError(f'{what}; {TRAIN_AGAIN}') from None
+    if tokenizer.n_vocab > model.config.vocab_size:
+        what = f'{path} cannot be used: it knows {model.config.vocab_size} tokens'
+        raise ValueError(f'{what}, its tokenizer has {tokenizer.n_vocab}; {TRAIN_AGAIN}')
     return model.eval(), tokenizer, checkpoint
 
 
@@ -199,14 +220,11 @@ def resume_checkpoint(path, config, defaults, changeable):
     if not os.path.exists(path):
         remedy = 'leave out --init_from=resume to train from the start'
         raise ValueError(f'there is no {path}; {remedy}')
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        reason = type(error).__name__
-        raise ValueError(f'{path} cannot be read ({reason}); remove it and train again') from None
+    checkpoint = load_pt(path, 'remove it and train again')
     if 'run' not in checkpoint or checkpoint['settings'].keys() != config.keys():
         what = f'{path} is of another version of train.py, which has other settings'
         raise ValueError(f'{what}; go on with that, or train again')
+    check_resumable(path, checkpoint, defaults)
 
     settings = dict(checkpoint['settings'])
     on_command_line = {arg.partition('=')[0].removeprefix('--') for arg in sys.argv[1:]}
@@ -225,6 +243,26 @@ def resume_checkpoint(path, config, defaults, changeable):
             what = f'{path} has {name}={settings[name]}, not {value}'
             raise ValueError(f'{what}; leave {name} out or choose another out_dir')
     return checkpoint, settings
+
+
+def check_resumable(path, checkpoint, defaults):
+    """ValueError unless a last.pt has the state of the loop, and settings of the right types."""
+    try:
+        types = {name: type(defaults[name]) for name in checkpoint['settings']}
+        check_fields(checkpoint['settings'], types, {}, 'its settings')
+        check_fields(checkpoint, {'optimizer': dict, 'scaler': dict, 'command': str}, {}, 'it')
+        check_run(checkpoint['run'])
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be used: {error}; remove it and train again') from None
+
+
+def check_same_data(checkpoint, meta, path, folder):
+    """ValueError if a prepared folder holds other data than the run at `path` was trained on."""
+    tokenizer_is_known = meta['tokenizer']['n_vocab'] <= checkpoint['config']['vocab_size']
+    same_recipe = checkpoint['recipe'] == meta['recipe']
+    if not same_recipe or checkpoint['labels'] != meta['labels'] or not tokenizer_is_known:
+        what = f'{path} was trained on other data than {folder} now holds'
+        raise ValueError(f'{what}; bring it back, or train in another out_dir')
 
 
 # -----------------------------------------------------------------------------
@@ -303,9 +341,15 @@ def model_of_run(path, checkpoint, n_class, labels, settings):
         notes.append('starts fresh: head')
     elif head_weight is not None:
         notes.append('not used: head')
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    others = [name for name in missing if not name.startswith('head.')]
-    assert not others and not unexpected, (others, unexpected)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # a weight of another shape
+        what = f'{path} cannot be used: {pretrained.describe_error(error)}'
+        raise ValueError(f'{what}; {TRAIN_AGAIN}') from None
+    others = [name for name in missing if not name.startswith('head.')] + unexpected
+    if others:
+        what = f'{path} cannot be used: its weights do not fit, such as {others[0]}'
+        raise ValueError(f'{what}; {TRAIN_AGAIN}')
     model.loaded = {'notes': notes}
     return model
 

@@ -11,7 +11,6 @@ classify them, computes the scores and writes three files into the run's folder:
 The rest compares two runs on the same texts, and shows the scores.
 """
 
-import json
 import os
 import tempfile
 from collections import Counter
@@ -24,7 +23,7 @@ from nanosentiment.cleaning import clean
 from nanosentiment.columns import check_keys, find_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
-from nanosentiment.files import write_whole
+from nanosentiment.files import write_sealed_json
 from nanosentiment.labels import label_order, parse_label_names, shorten
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.metrics import (
@@ -327,7 +326,7 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     most_confident_first = np.argsort(-confidence[errors], kind='stable')
     write_table(paths['predictions'], columns, range(len(logits)))
     write_table(paths['errors'], columns, errors[most_confident_first])
-    write_whole(paths['evaluation'], json.dumps(evaluation, indent=1) + '\n')
+    write_sealed_json(paths['evaluation'], evaluation)
     return evaluation
 
 

@@ -1,35 +1,220 @@
-"""Small things about files: written whole or not at all, JSON and JSON lines, checksums."""
+"""
+Files: written whole or not at all, strict JSON, checksums, a lock on a folder.
 
+Whatever another program reads later is written with open_whole, so that a kill, a full disk or an
+error leaves the old file or none, but never a part of the new one.
+"""
+
+import contextlib
 import hashlib
 import json
 import os
+import re
+import socket
+import zipfile
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where lock_folder does nothing
+    fcntl = None
+
+LOCK_FILE = '.lock'
+TEMPORARY = re.compile(r'.+\.(\d+)\.tmp')  # what open_whole writes: <name>.<process number>.tmp
+SEAL = 'sha256'  # the key of a JSON file under which the checksum of the rest stands
+
+# -----------------------------------------------------------------------------
+# whole or not at all
+
+
+@contextlib.contextmanager
+def open_whole(path, mode='w', **options):
+    """
+    Opens a file for writing, which takes the place of an older one when the `with` ends well.
+
+    mode is 'w' or 'wb', and options are those of open(). Until the end it has a temporary name,
+    with the process number in it; two processes may write the same file, and the later one wins.
+    ValueError if the file cannot be written, for instance because the disk is full.
+    """
+    path = os.fspath(path)
+    temporary = f'{path}.{os.getpid()}.tmp'
+    try:
+        with create(temporary, mode, **options) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())  # else a power cut may keep the new name and lose the content
+        os.replace(temporary, path)
+    except OSError as error:
+        # an error of another file, which was read or printed to meanwhile, is not ours to explain
+        if error.filename not in (None, temporary) or isinstance(error, BrokenPipeError):
+            raise
+        raise cannot_be_written(path, error.strerror) from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)  # there is one only after an error
+
+
+def create(path, mode, **options):
+    """Opens a file that must be new: 'x' follows no link that somebody may have laid there."""
+    exclusive_mode = mode.replace('w', 'x')
+    try:
+        return open(path, exclusive_mode, **options)
+    except FileExistsError:
+        os.remove(path)  # of a killed process that had our number; of a link only the link goes
+        return open(path, exclusive_mode, **options)
+
+
+def cannot_be_written(path, reason):
+    """The ValueError for a file that cannot be written."""
+    what = f'{path} cannot be written ({reason})'
+    return ValueError(f'{what}; make room or choose another folder, then run this again')
 
 
 def write_whole(path, text):
-    """
-    Writes a text file so that a reader finds the old content or the new, never a part.
-
-    The temporary name holds the process number, because two runs may end at the same time.
-    """
-    temporary = f'{path}.{os.getpid()}'
-    with open(temporary, 'w', encoding='utf-8') as f:
+    """Writes a text file, see open_whole."""
+    with open_whole(path, encoding='utf-8') as f:
         f.write(text)
-    os.replace(temporary, path)
+
+
+def remove_leftovers(folder):
+    """Removes the temporary files of open_whole whose processes were killed."""
+    for name in os.listdir(folder):
+        match = TEMPORARY.fullmatch(name)
+        if match and not is_running(int(match[1])):
+            with contextlib.suppress(OSError):
+                os.remove(os.path.join(folder, name))
+
+
+def is_running(process_number):
+    """Is there a process with this number? On Windows, where asking would end it, always yes."""
+    if os.name == 'nt':
+        return True
+    try:
+        os.kill(process_number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+# -----------------------------------------------------------------------------
+# one process at a time
+
+
+def lock_folder(folder, setting='out_dir'):
+    """
+    Locks a folder, which is made if need be, until this process ends, in whatever way.
+
+    Returns the open lock file, which the caller must keep: the lock ends with it. ValueError if
+    another process has the lock; `setting` is what names the folder. File systems that know no
+    locks, and Windows, go without.
+    """
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, LOCK_FILE)
+    try:
+        lock = open(path, 'a+', encoding='utf-8')  # noqa: SIM115, it stays open
+    except PermissionError:
+        raise cannot_be_written(path, 'permission denied') from None
+    if fcntl is None:
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or 'another process'
+        lock.close()
+        raise ValueError(
+            f'{folder} is in use by {owner}; wait until it has ended, or set another --{setting}'
+        ) from None
+    except OSError:
+        return lock  # a network file system without locks
+    lock.truncate(0)
+    lock.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    lock.flush()
+    return lock
+
+
+# -----------------------------------------------------------------------------
+# JSON
+
+
+def to_json(content, **options):
+    """The text of a JSON value. NaN and infinity, which JSON does not know, are a ValueError."""
+    return json.dumps(content, allow_nan=False, **options)
+
+
+def from_json(text):
+    """
+    JSON -> what it holds. ValueError for anything else, also for the NaN that the json module would
+    take, and for brackets that are nested too deep for it.
+    """
+
+    def refuse(name):
+        raise ValueError(f'{name} is no JSON')
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError('it is nested too deep') from None
 
 
 def read_json(path, remedy):
     """A JSON file -> what it holds. ValueError with the remedy if it is missing or broken."""
     try:
         with open(path, encoding='utf-8') as f:
-            return json.load(f)
+            return from_json(f.read())
     except (OSError, ValueError) as error:
-        raise ValueError(f'{path} cannot be read ({error}); {remedy}') from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f'{path} cannot be read ({reason}); {remedy}') from None
 
 
 def write_json(path, content):
-    """Writes a JSON file. It is no write_whole: an interruption leaves a part of it."""
-    with open(path, 'w', encoding='utf-8') as f:
-        json.dump(content, f, indent=1)
+    """Writes a JSON file, see open_whole."""
+    write_whole(path, to_json(content, indent=1) + '\n')
+
+
+def seal(content):
+    """The checksum of what a JSON file holds, a dict, without the checksum itself."""
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed_json(path, content):
+    """Writes a dict as a JSON file with a checksum of it, which read_sealed_json checks."""
+    content = from_json(to_json(content))  # as it will be read: a tuple is a list then
+    write_json(path, content | {SEAL: seal(content)})
+
+
+def read_sealed_json(path, remedy):
+    """What write_sealed_json has written -> the dict. ValueError if anything in it has changed."""
+    content = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} is no JSON object; {remedy}')
+    # files of older versions have no checksum
+    if content.pop(SEAL, seal(content)) != seal(content):
+        raise ValueError(f'{path} was changed or damaged since it was written; {remedy}')
+    return content
+
+
+def check_fields(content, required, optional, name):
+    """ValueError unless a dict has the required keys, and a value of the right type for each."""
+    for key, types in {**required, **optional}.items():
+        if key not in content:
+            if key in required:
+                raise ValueError(f'{name} lacks {key!r}')
+            continue
+        types = types if isinstance(types, tuple) else (types,)
+        value = content[key]
+        is_truth_value = isinstance(value, bool) and bool not in types  # which is an int to Python
+        if is_truth_value or not isinstance(value, types):
+            right = ' or '.join(kind.__name__ for kind in types)
+            raise ValueError(f'{key!r} of {name} is {type(value).__name__}, not {right}')
+
+
+def check_texts(values, name):
+    """ValueError unless all values are str."""
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f'{name} are not all texts')
 
 
 def read_json_lines(path):
@@ -40,14 +225,17 @@ def read_json_lines(path):
     """
     if not os.path.exists(path):
         return []
-    with open(path, encoding='utf-8') as f:
-        lines = f.read().split('\n')
+    try:
+        with open(path, encoding='utf-8') as f:
+            lines = f.read().split('\n')
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f'{path} cannot be read ({error}); remove it') from None
     objects = []
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
-            objects.append(json.loads(line))
+            objects.append(from_json(line))
         except ValueError as error:
             # this line has no line end, because a kill has cut it
             if number == len(lines):
@@ -57,7 +245,27 @@ def read_json_lines(path):
     return objects
 
 
+# -----------------------------------------------------------------------------
+# checksums
+
+
 def checksum(path, algorithm='sha256'):
     """The checksum of a file, in hex digits."""
     with open(path, 'rb') as f:
         return hashlib.file_digest(f, algorithm).hexdigest()
+
+
+def check_zip(path):
+    """
+    ValueError if a zip archive, such as a .pt file, is not what was written: each file in it has a
+    checksum, which torch.load does not look at. Other files pass.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a header with any numbers in it: many types of exceptions
+        raise ValueError(f'its archive is damaged: {error}') from None
+    if damaged is not None:
+        raise ValueError(f'the checksum of {damaged} in it is wrong')

@@ -15,7 +15,13 @@ import os
 
 import numpy as np
 
-from nanosentiment.files import read_json
+from nanosentiment.files import (
+    check_fields,
+    check_texts,
+    checksum,
+    read_sealed_json,
+    write_sealed_json,
+)
 
 DTYPES = {'off': np.int64, 'lab': np.uint16, 'row': np.int64}  # token_dtype has that of .tok
 MAX_LABELS = np.iinfo(DTYPES['lab']).max + 1
@@ -59,13 +65,58 @@ def write_split(folder, name, is_in_split, ids, lengths, labels, rows):
             batch_ids[is_id_in_split].tofile(f)
 
 
+def write_meta(folder, meta):
+    """Writes meta.json, with the checksums of all other files that are in the folder by now."""
+    names = sorted(os.listdir(folder))
+    checksums = {name: checksum(f'{folder}/{name}') for name in names if name != 'rejected.csv'}
+    write_sealed_json(f'{folder}/meta.json', meta | {'checksums': checksums})
+
+
 # -----------------------------------------------------------------------------
 # reading
 
+META = {
+    'dataset': str,
+    'labels': list,
+    'unknown_labels': list,
+    'tokenizer': dict,
+    'recipe': dict,
+    'rows': dict,
+    'tokens': dict,
+}
+TOKENIZER = {'name': str, 'n_vocab': int, 'sha256': str, 'n_prefix': int, 'n_suffix': int}
+
 
 def read_meta(folder, name='meta.json'):
-    """A JSON file of a prepared folder -> dict. ValueError if it is missing or broken."""
-    return read_json(f'{folder}/{name}', f'delete {folder} and prepare again')
+    """A JSON file of a prepared folder -> dict. ValueError if it is missing, broken or changed."""
+    remedy = f'delete {folder} and prepare again'
+    path = f'{folder}/{name}'
+    content = read_sealed_json(path, remedy)
+    if name == 'meta.json':
+        try:
+            check_fields(content, META, {'checksums': dict}, 'it')
+            check_fields(content['tokenizer'], TOKENIZER, {}, 'its tokenizer')
+            check_texts(content['labels'] + content['unknown_labels'], 'its labels')
+            sizes = [*content['rows'].values(), *content['tokens'].values()]
+            if not all(type(size) is int and size > 0 for size in sizes):
+                raise ValueError('its sizes are no numbers')
+        except ValueError as error:
+            raise ValueError(f'{path} cannot be used: {error}; {remedy}') from None
+    return content
+
+
+def check_folder(folder):
+    """
+    ValueError if a file of a prepared folder is not what was written, as its checksum tells.
+
+    A flipped bit in it would train on other texts or labels without a word. This reads about 1 GB a
+    second, and holds a few kB. Folders of older versions have no checksums.
+    """
+    for name, digest in read_meta(folder).get('checksums', {}).items():
+        path = f'{folder}/{os.path.basename(name)}'
+        if not os.path.exists(path) or checksum(path) != digest:
+            what = f'{path} is missing or was damaged since it was prepared'
+            raise ValueError(f'{what}; delete {folder} and prepare again')
 
 
 def read_array(folder, name, kind, size, dtype):

@@ -14,13 +14,14 @@ import json
 import math
 import mmap
 import os
+import pickle
 import re
 import zipfile
 from dataclasses import dataclass
 
 import torch
 
-from nanosentiment.files import read_json
+from nanosentiment.files import check_fields, check_texts, check_zip, read_json
 
 # -----------------------------------------------------------------------------
 # the files of a folder
@@ -144,7 +145,10 @@ def read_torch(path):
     """A pytorch_model.bin -> {name: tensor}; weights_only, because a pickle could run commands."""
     # torch's format of before 2020 is not a zip archive and cannot be mapped
     is_mappable = zipfile.is_zipfile(path)
+    check_zip(path)  # torch.load does not look at its checksums
     tensors = torch.load(path, map_location='cpu', weights_only=True, mmap=is_mappable)
+    if not isinstance(tensors, dict):
+        raise ValueError('it does not hold names and tensors')
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise ValueError(f'{name} is not a tensor')
@@ -173,12 +177,25 @@ def read_weights(folder, prefix):
             raise  # fetching the file again would not help
         # cut short, a page of HTML, a pickle that runs code: many types of exceptions
         except Exception as error:
-            reason = f'{type(error).__name__}: {error}'.split('\n')[0]
+            reason = describe_error(error)
             raise ValueError(f'{path} cannot be read ({reason}); {DAMAGED_FILE_REMEDY}') from None
     if not tensors:
         raise ValueError(describe_missing_weights(folder))
     note = f'{wrapper} is left out of the names of the weights' if wrapper else ''
     return tensors, note
+
+
+def describe_error(error):
+    """
+    What went wrong when a file was opened, in a few words. torch's own advice, to open a file that
+    may run code, is not passed on.
+    """
+    if isinstance(error, pickle.UnpicklingError):
+        return 'it holds other things than tensors and plain values, or is damaged'
+    message = ' '.join(str(error).split())[:200]
+    if isinstance(error, ValueError) and message:
+        return message
+    return f'{type(error).__name__}: {message}'
 
 
 def describe_missing_weights(folder):
@@ -415,6 +432,26 @@ USER_SETTINGS = (
 )  # fmt: skip
 
 
+# what config.json may hold besides the sizes, as far as it is read here; null stands for nothing
+CONFIG_TEXTS = ('model_type', 'problem_type', 'activation', 'activation_function', 'hidden_act')
+CONFIG_NUMBERS = (
+    'layer_norm_eps', 'layer_norm_epsilon', 'dropout', 'resid_pdrop', 'hidden_dropout_prob',
+    'classifier_dropout', 'seq_classif_dropout',
+)  # fmt: skip
+CONFIG_SIZES = (
+    'n_inner', 'intermediate_size', 'hidden_dim', 'type_vocab_size', 'embedding_size',
+    'pad_token_id',
+)  # fmt: skip
+CONFIG_TYPES = {
+    'architectures': list,
+    'id2label': dict,
+    'nanosentiment': dict,
+    **dict.fromkeys(CONFIG_TEXTS, str),
+    **dict.fromkeys(CONFIG_NUMBERS, (float, int)),
+    **dict.fromkeys(CONFIG_SIZES, int),
+}
+
+
 def read_config(folder):
     """
     A folder's config.json -> its content, the name of its family.
@@ -423,6 +460,12 @@ def read_config(folder):
     """
     path = os.path.join(folder, 'config.json')
     hf_config = read_object(path)
+    present = {name: value for name, value in hf_config.items() if value is not None}
+    try:
+        check_fields(present, {}, CONFIG_TYPES, 'it')
+        check_texts(present.get('architectures', []), 'its architectures')
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be used: {error}; fetch it again') from None
     family_name = hf_config.get('model_type')
     if family_name not in FAMILIES:
         raise ValueError(
@@ -500,6 +543,7 @@ def model_settings(folder, settings):
             f'{", ".join(refused)} cannot be set, because the checkpoint decides it; '
             f'what can be set is {", ".join(USER_SETTINGS)}'
         )
+    check_size(folder, fields)
     limit = fields['block_size']
     if chosen.get('block_size', 0) > limit:
         raise ValueError(
@@ -507,6 +551,25 @@ def model_settings(folder, settings):
             f'set it to {limit} or less'
         )
     return fields | chosen
+
+
+def check_size(folder, fields):
+    """
+    ValueError if a model of these sizes has far more weights than the folder's files. A layer too
+    many in a damaged config.json is found later, but 10**9 of them would fill the memory first.
+    """
+    n_embd = fields['n_embd']
+    n_inner = fields.get('n_inner') or 4 * n_embd
+    n_weights = fields['n_layer'] * (4 * n_embd**2 + 2 * n_embd * n_inner)
+    width = fields.get('embedding_size') or n_embd
+    n_weights += width * (fields['vocab_size'] + fields['block_size'])
+    paths = [os.path.join(folder, file) for file in weight_files(folder)]
+    n_bytes = sum(os.path.getsize(path) for path in paths)
+    if paths and n_weights > max(n_bytes, 5 * 10**8):
+        raise ValueError(
+            f'{folder}/config.json describes {n_weights:,} weights, and its files have {n_bytes:,} '
+            'bytes; fetch both again'
+        )
 
 
 def has_classifier(hf_config):

@@ -6,7 +6,6 @@ in a process of its own. What is finished is not done again, and what was broken
 its last checkpoint.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import sys
 
 import numpy as np
 
-from nanosentiment.files import read_json
+from nanosentiment.files import lock_folder, read_sealed_json, to_json
 from nanosentiment.metrics import (
     METRICS,
     format_metric,
@@ -23,6 +22,9 @@ from nanosentiment.metrics import (
     per_class,
     share_ci,
 )
+
+# the environment variable that tells a seed or fold which process has started it
+PARENT = 'NANOSENTIMENT_PARENT'
 
 
 def find_runs(out_dir):
@@ -73,6 +75,7 @@ def run_repeats(config, changeable):
         what = f'{kind}s={n} starts its runs one after the other, without torchrun'
         raise ValueError(f'{what}; start it with python, or set --{kind} for a single run')
 
+    lock = lock_folder(config['out_dir'])
     evaluations = []
     for k in range(1, n + 1):
         run = os.path.join(config['out_dir'], f'{kind}-{k}')
@@ -88,13 +91,14 @@ def run_repeats(config, changeable):
             what = f'{run} has no test split to be compared on'
             remedy = 'set test_fraction or test_file, and choose another out_dir'
             raise ValueError(f'{what}; {remedy}')
-        evaluation = read_json(evaluation_path, f'delete {run} and train again')
+        evaluation = read_sealed_json(evaluation_path, f'delete {run} and train again')
         check_same_settings(run, evaluation['settings'], config, kind, changeable)
         evaluations.append(evaluation)
 
     summary = summarize(config['out_dir'], evaluations)
     print_summary(summary)
-    print(json.dumps(summary))
+    print(to_json(summary))
+    lock.close()
     return 0
 
 
@@ -124,19 +128,42 @@ def train_once(run, kind, k):
         command.append('--init_from=resume')
 
     # in a session of its own, or a Ctrl-C would reach it twice: from the terminal and from here
-    child = subprocess.Popen(command, start_new_session=True)
+    env = os.environ | {PARENT: str(os.getpid())}
+    child = subprocess.Popen(command, env=env, start_new_session=True)
 
     def forward(number, frame):
         child.send_signal(number)
 
     previous = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         previous[number] = signal.signal(number, forward)
     try:
         return child.wait()
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def stop_signals():
+    """
+    The signals by which a training is asked to stop: Ctrl-C, kill, and the terminal that is closed,
+    unless the training was started with nohup so as to outlive it. Windows has only the first two.
+    """
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
+
+
+def parent_has_ended():
+    """
+    Has the process ended that started this run as one of its seeds or folds? Killed, it could not
+    say so, and this run would go on beside the next attempt.
+    """
+    # on Windows the parent of a venv's Python is a program that only starts it
+    if os.name != 'posix' or PARENT not in os.environ:
+        return False
+    return os.environ[PARENT] != str(os.getppid())
 
 
 def check_same_settings(run, settings, config, kind, changeable):

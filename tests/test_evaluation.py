@@ -27,6 +27,7 @@ from nanosentiment.evaluation import (
     split_examples,
     wandb_plots,
 )
+from nanosentiment.files import read_sealed_json
 from nanosentiment.memmaps import read_meta
 from nanosentiment.metrics import ece, fit_temperature, softmax
 from nanosentiment.predictions import (
@@ -128,7 +129,7 @@ def test_the_tables_say_what_the_model_says(evaluated):
 
     assert classifier.temperature != 1
     assert classifier.temperature == pytest.approx(fit_temperature(logits, targets), rel=1e-3)
-    saved = json.loads((evaluated.out_dir / 'evaluation-val.json').read_text())
+    saved = read_sealed_json(evaluated.out_dir / 'evaluation-val.json', '')
     assert saved == evaluated.val
     assert saved['temperature'] == classifier.temperature
     assert saved['ece_calibrated'] == pytest.approx(ece(probabilities, targets), abs=1e-6)
@@ -338,8 +339,7 @@ def test_unknown_labels_of_a_file_count_as_wrong(with_unknown, capsys):
     assert evaluation['per_class']['meh'] == {'precision': 0, 'recall': 0, 'f1': 0, 'support': 2}
     assert np.shape(evaluation['confusion']) == (5, 5)
     assert sum(evaluation['confusion'][4]) == 2
-    saved = json.loads((with_unknown.out_dir / 'evaluation.json').read_text())
-    assert saved == evaluation
+    assert read_sealed_json(with_unknown.out_dir / 'evaluation.json', '') == evaluation
     print_evaluation(evaluation)
     printed = capsys.readouterr().out
     assert any(line.split()[:5] == ['meh', *['0.000'] * 3, '2'] for line in printed.split('\n'))

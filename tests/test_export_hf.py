@@ -183,6 +183,10 @@ if HAS_GPT2:
 GPT_CASES = [case for case, (_, _, class_name) in CASES.items() if class_name == 'GPT2']
 
 
+DEFAULT_RECIPE = {step: False for step in STEPS}
+DEFAULT_RECIPE |= {'speakers': 'all', 'columns': ['text', 'label']}
+
+
 def make_run(folder, case, keep='last', recipe=None, **fields):
     """A run with random weights, without training. Returns its Classifier, as export wants it."""
     case_fields, make_tokenizer, _ = CASES[case]
@@ -202,7 +206,7 @@ def save_run(folder, model, tokenizer, keep='last', recipe=None):
         'labels': LABELS,
         'dataset': 'parcels',
         'tokenizer': tokenizer.state(),
-        'recipe': {step: False for step in STEPS} | {'speakers': 'all'} | (recipe or {}),
+        'recipe': {**DEFAULT_RECIPE, **(recipe or {})},
         'command': 'python train.py --dataset=parcels.csv',
         'temperature': TEMPERATURE,
     }

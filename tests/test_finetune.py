@@ -1,6 +1,5 @@
 """From a pretrained checkpoint to a run, by the commands that a user types."""
 
-import json
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ import prepare
 import train
 from configurator import configure
 from nanosentiment import Classifier
+from nanosentiment.files import read_sealed_json
 
 transformers = pytest.importorskip('transformers')
 
@@ -87,8 +87,7 @@ def feed_forward(layer):
 def test_a_checkpoint_becomes_a_classifier(tuned):
     assert tuned.result.last['test']['accuracy'] > 0.7
     assert tuned.result.last['tokenizer'] == 'bert'
-    with open(tuned.out_dir / 'summary.json') as f:
-        assert json.load(f) == tuned.result.last
+    assert read_sealed_json(tuned.out_dir / 'summary.json', '') == tuned.result.last
 
 
 def test_it_is_said_what_starts_fresh_and_what_is_frozen(hub, tuned, bert_weights):

@@ -16,11 +16,20 @@ from nanosentiment.memmaps import (
     token_dtype,
     truncate,
     windows,
+    write_meta,
     write_split,
 )
 
 # -----------------------------------------------------------------------------
 # files
+
+
+def empty_meta(n_vocab, n_special=0):
+    """What meta.json holds, for splits that are still to be written."""
+    tokenizer = {'name': 'x', 'sha256': '', 'n_vocab': n_vocab}
+    tokenizer |= {'n_prefix': n_special, 'n_suffix': n_special}
+    about = {'dataset': 'x', 'labels': [], 'unknown_labels': [], 'recipe': {}}
+    return about | {'tokenizer': tokenizer, 'rows': {}, 'tokens': {}}
 
 
 def write_folder(folder, n_texts=5000, n_vocab=65536):
@@ -34,14 +43,12 @@ def write_folder(folder, n_texts=5000, n_vocab=65536):
     labels = (rows % 7).astype(np.uint16)
     is_val = rows % 3 == 0
 
-    tokenizer = {'n_prefix': 1, 'n_suffix': 1, 'n_vocab': n_vocab}
-    meta = {'tokenizer': tokenizer, 'rows': {}, 'tokens': {}}
+    meta = empty_meta(n_vocab, n_special=1)
     for name, chosen in (('train', ~is_val), ('val', is_val)):
         write_split(folder, name, chosen, ids, lengths, labels, rows)
         meta['rows'][name] = int(chosen.sum())
         meta['tokens'][name] = int(lengths[chosen].sum())
-    with open(f'{folder}/meta.json', 'w') as f:
-        json.dump(meta, f)
+    write_meta(folder, meta)
     return texts
 
 
@@ -77,9 +84,8 @@ def test_the_largest_id_is_kept(tmp_path):
         ids = np.array([n_vocab - 1, 0, n_vocab - 2], dtype=token_dtype(n_vocab))
         arrays = [np.array([True]), ids, np.array([3]), np.array([0]), np.array([7])]
         write_split(tmp_path, 'train', *arrays)
-        meta = {'tokenizer': {'n_prefix': 0, 'n_suffix': 0, 'n_vocab': n_vocab}}
-        meta |= {'rows': {'train': 1}, 'tokens': {'train': 3}}
-        (tmp_path / 'meta.json').write_text(json.dumps(meta))
+        sizes = {'rows': {'train': 1}, 'tokens': {'train': 3}}
+        write_meta(tmp_path, empty_meta(n_vocab) | sizes)
         assert Split(tmp_path, 'train')[0].tolist() == [n_vocab - 1, 0, n_vocab - 2]
         assert os.path.getsize(tmp_path / 'train.tok') == 3 * size
 
@@ -139,9 +145,8 @@ def open_blocks(folder, n_tokens, block_size):
     n_texts = len(lengths)
     everything = np.ones(n_texts, dtype=bool)
     write_split(folder, 'train', everything, ids, lengths, np.zeros(n_texts), np.arange(n_texts))
-    meta = {'tokenizer': {'n_prefix': 0, 'n_suffix': 0, 'n_vocab': 300}}
-    meta |= {'rows': {'train': n_texts}, 'tokens': {'train': n_tokens}}
-    (folder / 'meta.json').write_text(json.dumps(meta))
+    sizes = {'rows': {'train': n_texts}, 'tokens': {'train': n_tokens}}
+    write_meta(folder, empty_meta(n_vocab=300) | sizes)
     return Blocks(Split(folder, 'train', block_size, 'last'))
 
 

@@ -24,6 +24,7 @@ from conftest import (
 )
 
 import train
+from nanosentiment.files import read_sealed_json
 
 # -----------------------------------------------------------------------------
 # the functions of train.py
@@ -207,8 +208,7 @@ def test_a_run_reports(trained):
     for label in ('good', 'bad', 'odd'):
         row_of_table = rf'^{label} +[0-9.]+ +[0-9.]+ +[0-9.]+ +\d+'
         assert re.search(row_of_table, trained.result.out, re.MULTILINE)
-    with open(f'{trained.out_dir}/summary.json') as f:
-        assert json.load(f) == last
+    assert read_sealed_json(f'{trained.out_dir}/summary.json', '') == last
 
 
 def test_in_a_log_a_short_run_shows_no_progress(trained):
