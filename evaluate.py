@@ -142,7 +142,7 @@ def main():
     result = evaluate_all()
 
     # how a run was made stands in its evaluation.json, and would make the last line very long
-    for key in ('settings', 'versions', 'git'):
+    for key in ('settings', 'versions', 'git', 'checksums'):
         result.pop(key, None)
     print(to_json(result))
 

@@ -14,12 +14,12 @@ Rows are streamed: memory holds a few numbers of each and no texts, except for d
 whose rows are phrases of other rows.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import shutil
-import tempfile
 import unicodedata
 from array import array
 
@@ -28,7 +28,7 @@ import numpy as np
 from configurator import configure, declared_settings, run_script
 from nanosentiment.cleaning import STEPS
 from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
-from nanosentiment.files import checksum, to_json, write_json
+from nanosentiment.files import checksum, temporary_folder, to_json, write_json
 from nanosentiment.labels import parse_label_names
 from nanosentiment.memmaps import (
     TEXTS_AT_A_TIME,
@@ -161,7 +161,7 @@ def prepare(settings, tokenizer=None):
     say(f'preparing {settings["dataset"]} in {folder}')
     # Everything is written to a temporary folder and then renamed, so that a folder with a
     # meta.json is complete, whatever interrupts this process.
-    with make_temporary_folder(parent) as temp:
+    with working_folder(parent) as temp:
         new_folder = f'{temp}/new'
         os.mkdir(new_folder)
         scan = scan_files(temp, new_folder, paths, recipe)
@@ -178,17 +178,20 @@ def prepare(settings, tokenizer=None):
     return folder
 
 
-def make_temporary_folder(parent):
-    """A folder inside parent, which is made if need be, that is gone at the end of its `with`."""
+@contextlib.contextmanager
+def working_folder(parent):
+    """A temporary folder inside parent. ValueError if that is read-only, or the disk is full."""
     try:
-        os.makedirs(parent, exist_ok=True)
-        # Windows cannot delete a file that is still mapped into memory, as ids is while an error is
-        # on its way out of build(). The user must see that error and not the one of the deletion.
-        return tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)
+        with temporary_folder(parent, 'preparing-') as folder:
+            yield folder
     except OSError as error:
+        # an error while a file is written has no name in it; one of a file to read is not ours
+        if error.filename is not None and not str(error.filename).startswith(parent):
+            raise
+        reason = error.strerror or error  # numpy tells only how much it could write
         raise ValueError(
-            f'{parent} cannot be written ({error.strerror}); '
-            'set --data_dir to a folder that you can write'
+            f'{parent} cannot be written ({reason}); '
+            'make room, or set --data_dir to a folder that you can write'
         ) from None
 
 

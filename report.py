@@ -16,7 +16,7 @@ import numpy as np
 
 from configurator import configure, run_script
 from nanosentiment.card import format_value, markdown_table, model_card
-from nanosentiment.files import read_json_lines, read_sealed_json, to_json
+from nanosentiment.files import read_json_lines, read_sealed_json, to_json, write_whole
 from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
 from nanosentiment.plots import draw_figures, save_comparison
@@ -79,7 +79,7 @@ def write_card(folder, parent):
     if folder != parent:
         name = f'{parent.resolve().name}-{name}'
     card_path = folder / 'card.md'
-    card_path.write_text(model_card(evaluation, errors, name, language), encoding='utf-8')
+    write_whole(card_path, model_card(evaluation, errors, name, language))
     return card_path
 
 
@@ -206,7 +206,7 @@ def fill_readme(path):
         raise ValueError(f'{what}; add them around the table')
     table = results_table(path.parent / 'results', path.parent / 'config')
     parts[2] = f'\n{table}\n'
-    path.write_text(''.join(parts), encoding='utf-8')
+    write_whole(path, ''.join(parts))
 
 
 # -----------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def write_comparison(folders):
     print(table)
     parent = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
     table_path = parent / 'comparison.md'
-    table_path.write_text(f'{table}\n', encoding='utf-8')
+    write_whole(table_path, f'{table}\n')
     picture_path = parent / 'comparison.png'
     save_comparison(picture_path, logs)
     return [table_path, picture_path]

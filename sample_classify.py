@@ -14,21 +14,25 @@ probability, runner_up and reason: a row that cannot be classified has the reaso
 answer. With --probabilities=True it also gets a column p(<label>) for each label.
 """
 
+import codecs
+import contextlib
 import csv
 import gzip
 import io
 import itertools
+import math
 import os
+import select
 import signal
 import stat
 import sys
 import time
 from collections import Counter
-from json import dumps  # not the module, because json is a setting here
 from pathlib import Path
 
-from configurator import configure, run_script, stop
+from configurator import configure, printable, run_script, stop
 from nanosentiment.columns import parse_columns, row_text
+from nanosentiment.files import open_whole, to_json
 from nanosentiment.labels import shorten
 from nanosentiment.tables import (
     BYTE_ORDER_MARKS,
@@ -90,9 +94,20 @@ FORMATS = {
     '.jsonl': 'json',
     '.ndjson': 'json',
 }
-# How many texts or rows are in memory at a time. A pipe is therefore answered after each 2,048 of
-# its lines, or at its end.
-CHUNK_SIZE = 2048
+CHUNK_SIZE = 2048  # how many texts or rows are in memory at a time
+PIPE_BYTES = 1 << 20  # that are read at once, if so many are there
+# what is printed for a blank line, so that a list of answers has as many lines as the texts
+NO_ANSWER = {
+    'text': '',
+    'label': '',
+    'probability': None,
+    'runner_up': '',
+    'probabilities': {},
+    'truncated': False,
+}
+# A JSON file with another key in each row would be a table whose size grows with the square of the
+# rows.
+MAX_COLUMNS = 1000
 PROGRESS_INTERVAL = 60  # in seconds, where stderr is no terminal
 
 # -----------------------------------------------------------------------------
@@ -127,7 +142,7 @@ def check_output():
         stop(f'output={output}: {extension} is not written here; name a .csv, .tsv or .jsonl file')
 
     target = Path(output)
-    if Path(input).resolve() in (target.resolve(), Path(part_file()).resolve()):
+    if Path(input).resolve() == target.resolve():
         stop(f'output={output} would overwrite input={input}; write to another file')
     if target.is_dir():
         stop(f'output={output} is a folder; name a file in it')
@@ -138,11 +153,6 @@ def check_output():
         stop(f'output={output}: there is no folder {folder}; make it, or name another one')
     if not os.access(folder, os.W_OK):
         stop(f'output={output}: the folder {folder} is read-only; name a file in another one')
-
-
-def part_file():
-    """Where the rows are written; the file is renamed to output only when it is complete."""
-    return output + '.part'
 
 
 def check_readable(path, setting):
@@ -190,17 +200,17 @@ def open_table():
 
 
 def find_texts():
-    """The text of --text or of its file; else the lines of a pipe; else the examples."""
+    """Lists of texts: that of --text or of its file; else the lines of a pipe; else examples."""
     if text.startswith('FILE:'):
-        return [read_text_file(os.path.expanduser(text.removeprefix('FILE:')))]
+        return [[read_text_file(os.path.expanduser(text.removeprefix('FILE:')))]]
     if text:
         # bytes that are no characters come from the command line as surrogates
-        return [SURROGATE.sub('\ufffd', text).rstrip('\n')]
+        return [[SURROGATE.sub('\ufffd', text).rstrip('\n')]]
     if stdin_is_pipe():
         return read_pipe()
     ways = '--text="...", --text=FILE:path, a pipe, --input=rows.csv --output=out.csv'
     print(f'These are examples. To classify your own texts: {ways}', file=sys.stderr)
-    return EXAMPLES
+    return [EXAMPLES]
 
 
 def read_text_file(path):
@@ -230,21 +240,51 @@ def stdin_is_pipe():
 
 
 def read_pipe():
-    """Yields the lines of stdin but the blank ones. Without a byte order mark it is UTF-8."""
-    with open(0, 'rb') as pipe:
-        begin = pipe.peek(4)
-        marked = [name for mark, name in BYTE_ORDER_MARKS.items() if begin.startswith(mark)]
-        encoding_of_pipe = encoding or next(iter(marked), 'UTF-8')
-        has_warned = False
-        for line in io.TextIOWrapper(pipe, encoding_of_pipe, errors='replace'):
-            # a mark may also be in the middle, where `cat` has joined two files
-            line = line.lstrip('\ufeff').rstrip('\n')
-            if '\ufffd' in line and not has_warned:
+    """
+    Yields lists of lines from stdin: all that are there, as soon as it pauses. So a program that
+    asks and waits for its answer gets it, while a file comes in lists of CHUNK_SIZE and more.
+
+    Without a byte order mark it is UTF-8. Blank lines count, so that there is an answer to each.
+    """
+    data = os.read(0, PIPE_BYTES)
+    while any(mark != data and mark.startswith(data) for mark in BYTE_ORDER_MARKS):
+        more = os.read(0, PIPE_BYTES)  # a mark may be cut
+        if not more:
+            break
+        data += more
+    marked = [name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)]
+    encoding_of_pipe = encoding or next(iter(marked), 'UTF-8')
+    decoder = codecs.getincrementaldecoder(encoding_of_pipe)('replace')
+    decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+
+    has_warned = False
+    lines = []
+    rest = ''  # the begin of a line whose end is still to come
+    while True:
+        is_end = not data
+        *complete, rest = (rest + decoder.decode(data, is_end)).split('\n')
+        lines += complete
+        if is_end and rest:
+            lines.append(rest)
+        if lines and (is_end or len(lines) >= CHUNK_SIZE or not more_is_there()):
+            if not has_warned and any('\ufffd' in line for line in lines):
                 what = f'some characters are lost, as if the pipe were not {encoding_of_pipe}'
                 print(f'{what}; set --encoding, e.g. to cp1252', file=sys.stderr)
                 has_warned = True
-            if line.strip():
-                yield line
+            # a mark may also be in the middle, where `cat` has joined two files
+            yield [line.lstrip('\ufeff') for line in lines]
+            lines = []
+        if is_end:
+            return
+        data = os.read(0, PIPE_BYTES)
+
+
+def more_is_there():
+    """Can more of stdin be read without waiting? Windows cannot tell of a pipe, and says no."""
+    try:
+        return bool(select.select([0], [], [], 0)[0])
+    except OSError:
+        return False
 
 
 # -----------------------------------------------------------------------------
@@ -254,13 +294,14 @@ def read_pipe():
 def classify_table(classifier, table):
     """Copies a table to `output` or stdout, with the answers added to its rows."""
     columns = all_columns_of(table)
+    if table.is_json and len(columns) > MAX_COLUMNS and output_format() != 'json':
+        what = f'{input} has {len(columns):,} different keys, too many for the columns of a table'
+        stop(f'{what}; name a .jsonl file with --output=, or set --json=True')
     text_columns, pair_columns = find_text_columns(columns, classifier)
     if output:
-        # rename only when complete: an interrupted program leaves an older output as it is
-        with open_part_file() as file:
+        with open_output() as file:
             writer = AnswerWriter(file, columns, classifier.labels)
             classify_rows(classifier, table, text_columns, pair_columns, writer)
-        os.replace(part_file(), output)
     else:
         writer = AnswerWriter(sys.stdout, columns, classifier.labels)
         classify_rows(classifier, table, text_columns, pair_columns, writer)
@@ -392,12 +433,18 @@ def output_format():
     return FORMATS.get(find_extension(output), 'csv')
 
 
-def open_part_file():
-    """The part_file for writing text, compressed if output is a .gz."""
-    open_file = open
-    if output.lower().endswith('.gz'):
-        open_file = gzip.open
-    return open_file(part_file(), 'wt', newline='', encoding='utf-8')
+@contextlib.contextmanager
+def open_output():
+    """The output for writing text, see open_whole; compressed if it is a .gz."""
+    if not output.lower().endswith('.gz'):
+        with open_whole(output, newline='', encoding='utf-8') as file:
+            yield file
+        return
+    with (
+        open_whole(output, 'wb') as compressed_file,
+        gzip.open(compressed_file, 'wt', newline='', encoding='utf-8') as file,
+    ):
+        yield file
 
 
 def free_name(name, taken):
@@ -449,16 +496,27 @@ class AnswerWriter:
             row[column] = contents.get(name)
 
         if self.table is None:
-            self.file.write(dumps(row, ensure_ascii=False) + '\n')
+            self.file.write(to_json(null_for_nan(row), ensure_ascii=False) + '\n')
         else:
             self.table.writerow({name: csv_cell(value) for name, value in row.items()})
+
+
+def null_for_nan(value):
+    """A value from JSON with null for NaN, with which pandas marks an empty cell, and infinity."""
+    if isinstance(value, dict):
+        return {key: null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [null_for_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def csv_cell(value):
     """A value from JSON as the text of a cell: None -> '', True -> 'true', ['a'] -> '["a"]'."""
     content, reason = cell_text(value)
     if reason:  # a list or an object
-        return dumps(value, ensure_ascii=False)
+        return to_json(null_for_nan(value), ensure_ascii=False)
     return content
 
 
@@ -466,18 +524,19 @@ def csv_cell(value):
 # single texts
 
 
-def classify_texts(classifier, texts):
+def classify_texts(classifier, lists_of_texts):
     """Prints an answer for each text: a JSON object, or one line for people."""
-    texts = iter(texts)
-    while chunk := list(itertools.islice(texts, CHUNK_SIZE)):
-        answers = classifier.classify(chunk, threshold, batch_size)
-        for content, answer in zip(chunk, answers):
+    for texts in lists_of_texts:
+        answers = iter(classifier.classify(list(filter(str.strip, texts)), threshold, batch_size))
+        for content in texts:
+            answer = next(answers) if content.strip() else NO_ANSWER | {'text': content}
             if json:
-                print(dumps(answer, ensure_ascii=False))
+                print(to_json(answer, ensure_ascii=False))
                 continue
             print_answer(content, answer)
             if probabilities:
                 print_probabilities(answer)
+        sys.stdout.flush()  # whoever has asked may wait for it
 
 
 def draw_bar(probability):
@@ -496,14 +555,17 @@ def color_bar(probability):
 
 def print_answer(content, answer):
     """One line for people: label, probability as a bar and a number, runner-up, text."""
+    if not answer['label']:
+        print()
+        return
     runner_up = answer['runner_up']
     runner_up_probability = answer['probabilities'][runner_up]
-    excerpt = ' '.join(content.split())
+    excerpt = printable(' '.join(content.split()))
     if len(excerpt) >= 80:
         excerpt = excerpt[:77] + '...'
     bar = color_bar(answer['probability'])
-    line = f'{answer["label"]:10} {bar} {answer["probability"]:.2f}'
-    line += f'  (else {runner_up} {runner_up_probability:.2f})  {excerpt}'
+    line = f'{printable(answer["label"]):10} {bar} {answer["probability"]:.2f}'
+    line += f'  (else {printable(runner_up)} {runner_up_probability:.2f})  {excerpt}'
     if answer['truncated']:
         line += '  [only a part was read: too long]'
     print(line)
@@ -513,7 +575,7 @@ def print_probabilities(answer):
     """A line for each label, the most probable one first."""
     ordered = sorted(answer['probabilities'].items(), key=lambda item: item[1], reverse=True)
     for label, probability in ordered:
-        print(f'  {label:20} {draw_bar(probability)} {probability:.4f}')
+        print(f'  {printable(label):20} {draw_bar(probability)} {probability:.4f}')
 
 
 # -----------------------------------------------------------------------------

@@ -61,7 +61,6 @@ from nanosentiment.fast import GraphStep, keep_memory, predict
 from nanosentiment.files import (
     lock_folder,
     read_json_lines,
-    remove_leftovers,
     to_json,
     write_sealed_json,
     write_whole,
@@ -130,6 +129,7 @@ graphs = 'auto'  # CUDA graphs: 'on', 'off', or auto, where they can be used; se
 wandb_log = False
 wandb_project = 'nanosentiment'
 wandb_run_name = ''  # '' is the name of out_dir
+wandb_texts = False  # True also uploads up to 1,000 wrongly classified texts, as they are
 # seeds
 seed = 1  # of the first weights, dropout and order; split_seed draws the splits
 seeds = 0  # 5: five runs with seeds 1 to 5 in out_dir/seed-1, ...; finished ones are not repeated
@@ -416,7 +416,7 @@ BELOW_ONE = {'dropout', 'head_dropout', 'token_dropout', 'label_smoothing', 'bet
 # settings of the machine; the runs of --seeds and --folds may differ in these
 FREE_FOR_REPEATS = {
     'out_dir', 'log_interval', 'backend', 'device', 'compile', 'graphs', 'data_dir',
-    'fallback_config', 'wandb_log', 'wandb_project', 'wandb_run_name',
+    'fallback_config', 'wandb_log', 'wandb_project', 'wandb_run_name', 'wandb_texts',
 }  # fmt: skip
 # A resumed run may also end elsewhere, which the learning rate follows, and its files may have been
 # moved: that they are the same is known by their checksums, in the recipe.
@@ -792,7 +792,6 @@ if __name__ == '__main__':
             wandb_run = wandb.init(project=wandb_project, name=name, config=config, dir=out_dir)
         save_last()
         try:
-            remove_leftovers(out_dir)
             log_file = open_log(metrics_path, old_log)
         except (ValueError, OSError) as error:
             stop(error)
@@ -914,7 +913,7 @@ if __name__ == '__main__':
         if eval_is_due and 'val' in splits:
             if is_lm:
                 val_loss = lm_loss(model, splits['val'], device, autocast, rank, world_size)
-                scores = {'nll': val_loss, 'perplexity': math.exp(val_loss)}
+                scores = {'nll': val_loss, 'perplexity': math.exp(min(val_loss, 700))}
                 names = ['perplexity']
                 shown = f'{scores["perplexity"]:11.2f}'
                 more = {}
@@ -926,6 +925,9 @@ if __name__ == '__main__':
                 more = {'val_balanced_loss': scores['balanced_nll']}
             val_scores = {'iter': iter_num, 'epoch': epoch, 'val_loss': scores['nll']}
             val_scores |= {f'val_{name}': scores[name] for name in names}
+            if not math.isfinite(scores['nll']):
+                remedy = 'lower learning_rate or set --dtype=float32, and train again'
+                stop(f'the validation loss is {scores["nll"]} at iter {iter_num}; {remedy}')
             new_score = selection_score(scores, metric)
             is_best = run['best'] is None or new_score > run['best_score']
             if is_best:
@@ -1013,7 +1015,7 @@ if __name__ == '__main__':
     if wandb_run is not None:
         wandb_run.summary.update(summary)
         if evaluation is not None:
-            wandb_run.log(wandb_plots(wandb, evaluation))
+            wandb_run.log(wandb_plots(wandb, evaluation, wandb_texts))
         wandb_run.finish()
     say(to_json(summary))
     if world_size > 1:

@@ -452,8 +452,15 @@ class Classifier:
         if self.device == 'cpu':
             fast.keep_memory()  # after tokenizing; a fifth less time
         if self.windows:
-            return self.mean_logits(ids, batch_size)
-        return fast.predict(self.model, ids, batch_size, self.dtype)
+            logits = self.mean_logits(ids, batch_size)
+        else:
+            logits = fast.predict(self.model, ids, batch_size, self.dtype)
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                f'{self.path} answers with numbers that are not finite; its weights are damaged or '
+                f'too large for {self.dtype}: try --dtype=float32, or train again'
+            )
+        return logits
 
     def mean_logits(self, ids, batch_size):
         """A sequence of n arrays of token ids, of any length -> mean logits of their windows."""

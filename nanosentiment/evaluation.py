@@ -23,7 +23,7 @@ from nanosentiment.cleaning import clean
 from nanosentiment.columns import check_keys, find_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
-from nanosentiment.files import write_sealed_json
+from nanosentiment.files import checksum, write_sealed_json
 from nanosentiment.labels import label_order, parse_label_names, shorten
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.metrics import (
@@ -37,6 +37,7 @@ from nanosentiment.metrics import (
     softmax,
 )
 from nanosentiment.predictions import (
+    check_table,
     evaluate_command,
     output_paths,
     prediction_columns,
@@ -326,6 +327,7 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     most_confident_first = np.argsort(-confidence[errors], kind='stable')
     write_table(paths['predictions'], columns, range(len(logits)))
     write_table(paths['errors'], columns, errors[most_confident_first])
+    evaluation['checksums'] = {name: checksum(paths[name]) for name in ('predictions', 'errors')}
     write_sealed_json(paths['evaluation'], evaluation)
     return evaluation
 
@@ -422,6 +424,7 @@ def predictions_by_text(runs, split='test', input='', windows=False):
     for run in runs:
         path = output_paths(run, split, input, windows)['predictions']
         _, rows = read_table(path, evaluate_command(run, split, input, windows))
+        check_table(run, 'predictions', split, input, windows)
         for row in rows:
             key = (row['row'], row['text'])
             labels.setdefault(key, row['label'])
@@ -551,8 +554,11 @@ def print_comparison(comparison):
         print(f'McNemar p = {p:.3f}')
 
 
-def wandb_plots(wandb, evaluation):
-    """The confusion table and the errors of an evaluation, as plots of the wandb package."""
+def wandb_plots(wandb, evaluation, with_texts):
+    """
+    The confusion table of an evaluation as a plot of the wandb package, and with_texts a table of
+    the errors, which shows the texts to whoever may see the run there.
+    """
     # wandb counts pairs of label and prediction itself
     targets, predictions = [], []
     for target, counts in enumerate(evaluation['confusion']):
@@ -562,6 +568,8 @@ def wandb_plots(wandb, evaluation):
     confusion = wandb.plot.confusion_matrix(
         y_true=targets, preds=predictions, class_names=evaluation['labels']
     )
+    if not with_texts:
+        return {'confusion': confusion}
 
     where = [evaluation[name] for name in ('run', 'split', 'input', 'windows')]
     command = evaluate_command(*where)

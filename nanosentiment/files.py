@@ -10,7 +10,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
+import tempfile
+import time
 import zipfile
 
 try:
@@ -19,7 +22,9 @@ except ImportError:  # on Windows, where lock_folder does nothing
     fcntl = None
 
 LOCK_FILE = '.lock'
-TEMPORARY = re.compile(r'.+\.(\d+)\.tmp')  # what open_whole writes: <name>.<process number>.tmp
+# what open_whole and download.fetch write: <name>.<process number>.tmp or .part
+TEMPORARY = re.compile(r'(.+)\.(\d+)\.(tmp|part)')
+ABANDONED_S = 60  # a temporary folder that is younger may be about to be locked
 SEAL = 'sha256'  # the key of a JSON file under which the checksum of the rest stands
 
 # -----------------------------------------------------------------------------
@@ -33,11 +38,13 @@ def open_whole(path, mode='w', **options):
 
     mode is 'w' or 'wb', and options are those of open(). Until the end it has a temporary name,
     with the process number in it; two processes may write the same file, and the later one wins.
-    ValueError if the file cannot be written, for instance because the disk is full.
+    What a killed process has left of the same file is removed. ValueError if the file cannot be
+    written, for instance because the disk is full.
     """
     path = os.fspath(path)
     temporary = f'{path}.{os.getpid()}.tmp'
     try:
+        remove_leftovers(path)
         with create(temporary, mode, **options) as f:
             yield f
             f.flush()
@@ -45,7 +52,8 @@ def open_whole(path, mode='w', **options):
         os.replace(temporary, path)
     except OSError as error:
         # an error of another file, which was read or printed to meanwhile, is not ours to explain
-        if error.filename not in (None, temporary) or isinstance(error, BrokenPipeError):
+        own = (None, temporary, os.path.dirname(path) or '.')
+        if error.filename not in own or isinstance(error, BrokenPipeError):
             raise
         raise cannot_be_written(path, error.strerror) from None
     finally:
@@ -75,11 +83,12 @@ def write_whole(path, text):
         f.write(text)
 
 
-def remove_leftovers(folder):
-    """Removes the temporary files of open_whole whose processes were killed."""
-    for name in os.listdir(folder):
+def remove_leftovers(path):
+    """Removes the temporary files that killed processes have left of the file at `path`."""
+    folder, base_name = os.path.split(path)
+    for name in os.listdir(folder or '.'):
         match = TEMPORARY.fullmatch(name)
-        if match and not is_running(int(match[1])):
+        if match and match[1] == base_name and not is_running(int(match[2])):
             with contextlib.suppress(OSError):
                 os.remove(os.path.join(folder, name))
 
@@ -115,23 +124,68 @@ def lock_folder(folder, setting='out_dir'):
         lock = open(path, 'a+', encoding='utf-8')  # noqa: SIM115, it stays open
     except PermissionError:
         raise cannot_be_written(path, 'permission denied') from None
-    if fcntl is None:
+    has_lock = try_lock(lock)
+    if has_lock is None:
         return lock
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not has_lock:
         lock.seek(0)
         owner = lock.read().strip() or 'another process'
         lock.close()
         raise ValueError(
             f'{folder} is in use by {owner}; wait until it has ended, or set another --{setting}'
-        ) from None
-    except OSError:
-        return lock  # a network file system without locks
+        )
     lock.truncate(0)
     lock.write(f'process {os.getpid()} on {socket.gethostname()}\n')
     lock.flush()
     return lock
+
+
+def try_lock(file):
+    """Locks an open file -> whether that worked, or None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None  # a network file system without locks
+    return True
+
+
+@contextlib.contextmanager
+def temporary_folder(parent, prefix):
+    """
+    A folder inside parent, which is made if need be, that is gone at the end of its `with`.
+
+    Folders with the same prefix that killed processes have left are removed: nobody locks them.
+    """
+    os.makedirs(parent, exist_ok=True)
+    remove_abandoned(parent, prefix)
+    # Windows cannot delete a file that is still mapped into memory, as it may be while an error is
+    # on its way out. The user must see that error and not the one of the deletion.
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=prefix, dir=parent, ignore_cleanup_errors=True
+        ) as folder,
+        lock_folder(folder),
+    ):
+        yield folder
+
+
+def remove_abandoned(parent, prefix):
+    """Removes the folders of temporary_folder whose processes were killed."""
+    for name in os.listdir(parent):
+        folder = os.path.join(parent, name)
+        lock_path = os.path.join(folder, LOCK_FILE)
+        if not name.startswith(prefix) or not os.path.exists(lock_path):
+            continue
+        if time.time() - os.path.getmtime(lock_path) < ABANDONED_S:
+            continue
+        with open(lock_path) as lock:
+            is_abandoned = try_lock(lock) is True
+        if is_abandoned:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 # -----------------------------------------------------------------------------

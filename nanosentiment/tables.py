@@ -627,14 +627,14 @@ def count_quoted(sample, dialect):
 
 def name_columns(header):
     """[' text', '', 'text'] -> ['text', 'column 2', 'text.2']: no blanks, no two alike."""
-    columns = []
+    columns = {}  # of their names: a dict finds one of 20,000 at once, and keeps the order
     for i, name in enumerate(header):
         name = name.strip() or f'column {i + 1}'
         # a loop, because the header itself may have a column called 'text.2'
         while name in columns:
             name += f'.{i}'
-        columns.append(name)
-    return columns
+        columns[name] = True
+    return list(columns)
 
 
 def find_sign_of_data(header, rows):
@@ -785,14 +785,27 @@ def swallows_rows(fields, lines, dialect):
     return n_quotes == 2 and all(looks_complete)
 
 
+MAX_CHARACTERS = 1 << 24  # of one record, which must fit into memory
+MANY_LINES = 100  # of one record; where quotes are often broken, none is longer
+MAX_READ_AGAIN = 10  # times, on average, before that counts
+
+
 class Lines:
-    """The lines of a file or a list. Those that a broken record has taken can be put back."""
+    """
+    The lines of a file or a list. Those that a broken record has taken can be put back.
+
+    Where each line opens a quote that is never closed, each would take all lines after it, and the
+    time would grow with the square of the file: 195 kB took 131 s. So once the lines have been put
+    back MAX_READ_AGAIN times, on average, a record gets no more than MANY_LINES.
+    """
 
     def __init__(self, lines):
         self.source = iter(lines)
         self.waiting = deque()  # lines that were put back
         self.record = []  # the lines that the last record in quotes has taken
         self.ran_out = False  # has it asked for more lines than there are?
+        self.n_read = 0  # lines from the source
+        self.n_put_back = 0
 
     def __iter__(self):
         return self
@@ -800,20 +813,29 @@ class Lines:
     def __next__(self):
         if self.waiting:
             return self.waiting.popleft()
-        return next(self.source)
+        line = next(self.source)
+        self.n_read += 1
+        return line
 
     def take_record(self, first_line):
         """Yields this line and, for as long as the caller wants more, the lines after it."""
         self.record = [first_line]
         self.ran_out = False
         yield first_line
-        for line in self:
+        n_characters = len(first_line)
+        is_limited = self.n_put_back > MAX_READ_AGAIN * self.n_read + MANY_LINES
+        while n_characters < MAX_CHARACTERS and not (is_limited and len(self.record) >= MANY_LINES):
+            line = next(self, None)
+            if line is None:
+                break
+            n_characters += len(line)
             self.record.append(line)
             yield line
         self.ran_out = True
 
     def put_back(self):
         """All lines of the record but the first are read again."""
+        self.n_put_back += len(self.record) - 1
         self.waiting.extendleft(reversed(self.record[1:]))
 
 

@@ -138,6 +138,15 @@ def test_a_damaged_or_missing_checkpoint_is_one_sentence(trained, tmp_path):
     assert '\n' not in str(error.value)
 
 
+def test_answers_that_are_not_finite_are_an_error(trained, tmp_path):
+    """They were printed as NaN, which is no JSON, and counted as the first label."""
+    best = read_checkpoint(f'{trained.out_dir}/best.pt')
+    best['model']['head.weight'].fill_(3e38)
+    torch.save(best, tmp_path / 'best.pt')
+    with pytest.raises(ValueError, match=f'{tmp_path} answers with numbers that are not finite'):
+        Classifier(tmp_path, device='cpu')(['late and broken'])
+
+
 def test_loading_a_checkpoint_runs_no_code(tmp_path):
     """A pickle may call any function, and a checkpoint may come from anybody."""
 

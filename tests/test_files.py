@@ -20,7 +20,6 @@ from nanosentiment.files import (
     read_json,
     read_json_lines,
     read_sealed_json,
-    remove_leftovers,
     to_json,
     write_sealed_json,
     write_whole,
@@ -69,13 +68,14 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path):
     assert not os.path.islink(tmp_path / 'x.txt')
 
 
-def test_only_files_of_dead_processes_are_left_over(tmp_path):
+def test_what_a_killed_process_has_left_of_a_file_is_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, '-c', ''])
     dead.wait()
-    for name in (f'last.pt.{dead.pid}.tmp', f'best.pt.{os.getpid()}.tmp', 'mine.tmp'):
+    others = {f'last.pt.{os.getppid()}.tmp', f'best.pt.{dead.pid}.tmp', 'last.pt.tmp'}
+    for name in (f'last.pt.{dead.pid}.tmp', *others):
         (tmp_path / name).write_text('')
-    remove_leftovers(tmp_path)
-    assert set(os.listdir(tmp_path)) == {f'best.pt.{os.getpid()}.tmp', 'mine.tmp'}
+    write_whole(tmp_path / 'last.pt', 'new')
+    assert set(os.listdir(tmp_path)) == {'last.pt', *others}
 
 
 # -----------------------------------------------------------------------------

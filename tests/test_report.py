@@ -64,7 +64,8 @@ def test_a_folder_of_seeds_has_one_picture_of_all(tmp_path):
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path):
     write_run(tmp_path)
-    code = 'import sys; sys.modules["matplotlib"] = None; import report; report.run_script(report.main)'
+    code = 'import sys; sys.modules["matplotlib"] = None; '
+    code += 'import report; report.run_script(report.main)'
     result = run(['-c', code], f'--out_dir={tmp_path}', status=2, cwd=ROOT)
     assert 'pip install matplotlib' in result.err
     assert result.err.count('\n') == 1

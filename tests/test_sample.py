@@ -184,12 +184,11 @@ def test_every_way_in_gives_the_same_answer(moved, tmp_path):
     from_file = json_lines(classify(moved, '--json=True', f'--text=FILE:{tmp_path}/letter.txt'))
     from_pipe = json_lines(classify(moved, '--json=True', stdin=None, input=lines))
     assert from_flag == from_file == from_pipe[:1]
-    assert len(from_pipe) == 2, 'a blank line is no text'
 
     answer = from_flag[0]
     assert answer['text'] == text
     assert answer['label'] == 'bad'
-    assert from_pipe[1]['label'] == 'good'
+    assert from_pipe[2]['label'] == 'good'
     assert not answer['truncated']
     assert sum(answer['probabilities'].values()) == pytest.approx(1, abs=1e-3)
 
@@ -205,6 +204,35 @@ def test_without_a_text_it_shows_examples_and_how_to_go_on(moved):
 def test_an_empty_pipe_gets_no_answer(moved):
     """A scheduled job whose input was empty got the labels of the five examples."""
     assert classify(moved, '--json=True', stdin=None, input='').out == ''
+
+
+def test_a_pipe_is_answered_when_it_pauses(moved):
+    """A program that asks and waits for its answer got none until it had asked 2,048 times."""
+    command = [sys.executable, f'{ROOT}/sample_classify.py', f'--out_dir={moved}', '--json=True']
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL}
+    process = subprocess.Popen(command, text=True, **pipes)
+    for text in ('late and awful', 'lovely, thanks'):
+        process.stdin.write(f'{text}\n')
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())['text'] == text
+    process.communicate(timeout=60 * SLOW)
+
+
+def test_a_blank_line_has_an_answer_without_a_label(moved):
+    """`paste texts.txt answers.txt` would else put answers beside other texts."""
+    texts = 'late and awful\n\n  \nlovely, thanks'
+    result = classify(moved, '--json=True', stdin=None, input=texts)
+    answers = json_lines(result)
+    assert [answer['text'] for answer in answers] == texts.split('\n')
+    assert [answer['label'] != '' for answer in answers] == [True, False, False, True]
+    assert answers[1].keys() == answers[0].keys()
+    assert len(classify(moved, stdin=None, input=texts).out.splitlines()) == 4
+
+
+def test_a_long_pipe_is_read_in_pieces(moved):
+    """Lines and characters that are cut between two pieces come out whole."""
+    texts = [f'late ü {i} ' + 'é' * (i % 700) for i in range(6000)]
+    assert classify_piped(moved, '\n'.join(texts).encode())[0] == texts
 
 
 def classify_piped(moved, piped, *flags):
@@ -502,16 +530,6 @@ def test_a_table_without_rows_overwrites_nothing(tmp_path, capsys, name, rows):
     assert (tmp_path / 'out.csv').read_text() == 'precious'
 
 
-def test_the_unfinished_output_may_not_be_the_input(moved, tmp_path, run_here):
-    """Until the output is whole it is named out.csv.part, which may be the very file to read."""
-    write_rows(tmp_path / 'out.csv.part', 5)
-    before = (tmp_path / 'out.csv.part').read_bytes()
-    flags = [f'--input={tmp_path}/out.csv.part', f'--output={tmp_path}/out.csv']
-    err = run_here('sample_classify.py', f'--out_dir={moved}', *flags, status=2).err
-    assert 'another file' in err
-    assert (tmp_path / 'out.csv.part').read_bytes() == before
-
-
 # -----------------------------------------------------------------------------
 # tables: paths
 
@@ -671,6 +689,24 @@ def test_json_may_have_all_probabilities(moved, tmp_path):
     assert set(answered['probabilities']) == {'bad', 'good', 'odd'}
     assert max(answered['probabilities'].values()) == answered['probability']
     assert blank['probabilities'] is None
+
+
+def test_too_many_keys_for_a_table_are_refused(tmp_path, capsys):
+    """With another key in each row the table grows with the square of the rows: 27 s for 300 kB."""
+    write_jsonl(tmp_path / 'rows.jsonl', [{'body': 'late', f'key {i}': i} for i in range(1200)])
+    with pytest.raises(SystemExit):
+        answer_table(tmp_path / 'rows.jsonl', tmp_path / 'out.csv')
+    assert '1,201 different keys' in capsys.readouterr().err
+    answer_table(tmp_path / 'rows.jsonl', tmp_path / 'out.jsonl')
+    assert len((tmp_path / 'out.jsonl').read_text().splitlines()) == 1200
+
+
+def test_nan_of_pandas_is_written_as_null(tmp_path):
+    """No other program reads NaN as JSON."""
+    (tmp_path / 'rows.jsonl').write_text('{"body": "late", "stars": NaN, "all": [1, Infinity]}\n')
+    answer_table(tmp_path / 'rows.jsonl', tmp_path / 'out.jsonl')
+    row = json.loads((tmp_path / 'out.jsonl').read_text())
+    assert (row['stars'], row['all']) == (None, [1, None])
 
 
 @pytest.mark.parametrize('read, extension', [(read_csv, 'csv'), (read_jsonl, 'jsonl')])

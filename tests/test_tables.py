@@ -978,3 +978,57 @@ def test_any_bytes_are_read_or_refused(folder, content, name, encoding, header):
 @given(**any_file)
 def test_any_of_many_bytes_are_read_or_refused(folder, content, name, encoding, header):
     check_any_bytes(folder, content, name, encoding, header)
+
+
+# -----------------------------------------------------------------------------
+# work
+
+
+def test_broken_quotes_take_time_in_proportion_to_the_file(tmp_path, monkeypatch):
+    """Each line opened a quote and took all lines after it: 195 kB took 131 s."""
+    n_calls = 0
+    real_next = tables.Lines.__next__
+
+    def count(lines):
+        nonlocal n_calls
+        n_calls += 1
+        return real_next(lines)
+
+    monkeypatch.setattr(tables.Lines, '__next__', count)
+    calls = []
+    for n_lines in (2000, 4000):
+        (tmp_path / 'x.csv').write_text('text,label\n' + 'a","\n' * n_lines)
+        n_calls = 0
+        assert len(list(Table(tmp_path / 'x.csv'))) == n_lines
+        calls.append(n_calls)
+    assert calls[1] < 2.5 * calls[0]
+
+
+def test_a_header_takes_time_in_proportion_to_its_columns():
+    """Each name was compared with all names before it: 20,000 columns, 200 million comparisons."""
+    n_comparisons = 0
+
+    class Name(str):
+        def strip(self):
+            return self
+
+        def __eq__(self, other):
+            nonlocal n_comparisons
+            n_comparisons += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(f'column {i}') for i in range(2000)]
+    assert tables.name_columns(names) == names
+    assert n_comparisons < 20_000
+
+
+def test_an_odd_key_costs_its_row_only(tmp_path):
+    """990 good rows were rejected because of one key that no file can hold."""
+    rows = [json.dumps({'text': f'hello {i}', 'label': 'a'}) for i in range(1000)]
+    for odd_key in ('\\ud800', '\\u0000'):
+        lines = [*rows[:10], f'{{"text": "x", "{odd_key}": 1}}', *rows[10:]]
+        (tmp_path / 'x.jsonl').write_text('\n'.join(lines))
+        reasons = [reason for _, _, reason in Table(tmp_path / 'x.jsonl')]
+        assert [i for i, reason in enumerate(reasons) if reason] == [10]

@@ -492,7 +492,7 @@ def test_wandb_gets_every_line_of_the_log(trained, run_here, tmp_path, monkeypat
     last = run_here('train.py', *trained.args, *flags).last
     *lines, plots = wandb.logged
     assert lines == read_log(tmp_path)
-    assert set(plots) == {'confusion', 'errors'}
+    assert set(plots) == {'confusion'}, 'texts are uploaded only if that is asked for'
     assert wandb.summary == last
     assert wandb.config['learning_rate'] == 3e-3
     assert wandb.is_finished
@@ -525,7 +525,8 @@ def test_wandb_keeps_the_history_without_a_network(trained, tmp_path):
     from wandb.proto.wandb_internal_pb2 import Record
 
     env = {'WANDB_MODE': 'offline', 'WANDB_SILENT': 'true', 'HOME': str(tmp_path)}
-    flags = ['--wandb_log=True', '--max_epochs=2', f'--out_dir={tmp_path}/run']
+    flags = ['--wandb_log=True', '--wandb_texts=True', '--max_epochs=2']
+    flags.append(f'--out_dir={tmp_path}/run')
     run('train.py', *trained.args, *flags, env=env)
 
     (path,) = (tmp_path / 'run/wandb').glob('offline-run-*/run-*.wandb')
