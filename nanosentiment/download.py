@@ -4,6 +4,7 @@ One file from the web: resumed where it broke off, checked, and renamed only whe
     fetch('https://example.org/train.tsv', 'data/train.tsv', digest='9a3b...')
 """
 
+import base64
 import http.client
 import os
 import queue
@@ -14,12 +15,15 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from nanosentiment.files import checksum
+from nanosentiment.files import checksum, remove_leftovers
 
 TIMEOUT_S = 7  # a server that says nothing for so long counts as unreachable
 MAX_ATTEMPTS = 3  # in a row that bring nothing new
 RETRY_WAIT_S = 0.6  # before the second attempt; twice as long before the third
+SLOWEST = 1000  # bytes a second, on average over SLOW_S; a slower server is given up
+SLOW_S = 30
 
 
 class Unreachable(OSError):
@@ -35,24 +39,52 @@ class Unreachable(OSError):
 
 
 class SameHostRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and passes the access token on to the same host only."""
+    """
+    Follows redirects, but not from https to anything else, nor to ftp, and passes the access token
+    on to the same host only.
+    """
 
     def redirect_request(self, request, *details):
         redirected = super().redirect_request(request, *details)
         if redirected is None:
             return None
+        allowed = ('https',) if request.type == 'https' else ('http', 'https')
+        if redirected.type not in allowed:
+            raise OSError(f'it redirects from {request.type} to {redirected.type}')
         # hubs redirect large files to other hosts, which must not see the token
         if (redirected.type, redirected.host) == (request.type, request.host):
             redirected.unredirected_hdrs.update(request.unredirected_hdrs)
         return redirected
 
 
+def split_password(url):
+    """
+    'https://me:secret@host/x' -> 'https://host/x' and the header that says the same, 'Basic ...';
+    an address without a user -> itself and ''. What is printed is the first of the two.
+    """
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition('@')
+    if not at:
+        return url, ''
+    encoded = base64.b64encode(unquote(user).encode()).decode()
+    return urlunsplit(parts._replace(netloc=host)), f'Basic {encoded}'
+
+
+def is_private(url):
+    """Can nobody read along? Over https, and within this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == 'https' or parts.hostname in ('localhost', '127.0.0.1', '::1')
+
+
 def open_url(url, start, token):
     """The server's response to a request for the bytes of `url` from byte `start` on."""
+    url, password_header = split_password(url)
     request = urllib.request.Request(url)
     if start > 0:
         request.add_header('Range', f'bytes={start}-')
-    if token:
+    if password_header:
+        request.add_unredirected_header('Authorization', password_header)
+    elif token:
         request.add_unredirected_header('Authorization', f'Bearer {token}')
     opener = urllib.request.build_opener(SameHostRedirect)
     responses = queue.Queue()
@@ -75,12 +107,30 @@ def open_url(url, start, token):
     return response
 
 
+def read_response(response, seconds, max_bytes=10_000_000):
+    """The body of a short response. TimeoutError if it takes longer, also if it only drips in."""
+    deadline = time.monotonic() + seconds
+    blocks = []
+    n_bytes = 0
+    while block := response.read1(1 << 16):
+        blocks.append(block)
+        n_bytes += len(block)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f'no whole answer in {seconds:g} s')
+        if n_bytes > max_bytes:
+            raise OSError(f'the answer has more than {max_bytes:,} bytes')
+    if response.length:  # the bytes that are still to come, which read1 does not miss
+        raise OSError(f'it broke off {response.length:,} bytes before its end')
+    return b''.join(blocks)
+
+
 def save_response(response, part_path, start):
     """
     Appends the body of a response to the file `part_path`, which holds the first `start` bytes.
 
     Returns the size of the file afterwards, and the exception that ended the transfer, or None
-    if the file is complete. Raises OSError if the file cannot be written, as on a full disk.
+    if the file is complete. Raises OSError if the file cannot be written, as on a full disk, and
+    if the server is so slow that it had better be given up.
     """
     mode = 'ab'
     if not response.headers.get('Content-Range', '').startswith(f'bytes {start}-'):
@@ -98,6 +148,8 @@ def save_response(response, part_path, start):
     next_print = time.time() + 1
     has_printed = False
     error = None
+    window_begin = time.monotonic()  # of the last SLOW_S seconds
+    window_bytes = 0
     # only now, so that a file that the server does not have leaves no folder
     os.makedirs(os.path.dirname(os.path.abspath(part_path)), exist_ok=True)
     with open(part_path, mode) as f:
@@ -112,6 +164,13 @@ def save_response(response, part_path, start):
                 break
             f.write(block)
             n_bytes += len(block)
+            window_bytes += len(block)
+            window_s = time.monotonic() - window_begin
+            if window_s > SLOW_S:
+                if window_bytes < SLOWEST * window_s:
+                    raise OSError(f'it sends less than {SLOWEST:,} bytes a second')
+                window_begin = time.monotonic()
+                window_bytes = 0
             if time.time() > next_print:
                 print_progress(n_bytes, total, is_terminal)
                 next_print = time.time() + print_interval
@@ -213,10 +272,12 @@ def fetch(url, path, digest='', remedy='', keep=False, token=''):
     not answer is given up after TIMEOUT_S + 1 seconds.
     """
     url, _, member = url.partition('#')
+    shown_url, _ = split_password(url)
+    remove_leftovers(path)
     part_path = f'{path}.part' if keep else f'{path}.{os.getpid()}.part'
     algorithm = 'md5' if len(digest) == 32 else 'sha256'
     is_received = False
-    print(f'downloading {url}', file=sys.stderr)
+    print(f'downloading {shown_url}', file=sys.stderr)
     try:
         download_with_retries(url, part_path, token)
         is_received = True
@@ -224,7 +285,7 @@ def fetch(url, path, digest='', remedy='', keep=False, token=''):
         if digest and received_digest != digest:
             raise OSError(f'the downloaded file has checksum {received_digest}, not {digest}')
         if not digest:
-            print(f'{url} has sha256 {received_digest}', file=sys.stderr)
+            print(f'{shown_url} has sha256 {received_digest}', file=sys.stderr)
         if member:
             extract_member(part_path, member, path)
         else:
@@ -232,7 +293,7 @@ def fetch(url, path, digest='', remedy='', keep=False, token=''):
     # a bad address, the server, the connection, the archive, the disk: many types of exceptions
     except Exception as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
-        message = f'cannot download {url} ({reason})'
+        message = f'cannot download {shown_url} ({reason})'
         if remedy:
             message += f'; {remedy}'
         raise Unreachable(message, getattr(error, 'code', 0)) from None

@@ -86,7 +86,10 @@ def write_whole(path, text):
 def remove_leftovers(path):
     """Removes the temporary files that killed processes have left of the file at `path`."""
     folder, base_name = os.path.split(path)
-    for name in os.listdir(folder or '.'):
+    folder = folder or '.'
+    if not os.path.isdir(folder):
+        return
+    for name in os.listdir(folder):
         match = TEMPORARY.fullmatch(name)
         if match and match[1] == base_name and not is_running(int(match[2])):
             with contextlib.suppress(OSError):

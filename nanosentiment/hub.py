@@ -8,6 +8,7 @@ of the package index. The project requires only torch, numpy, tiktoken and wandb
 huggingface_hub here.
 """
 
+import functools
 import http.client
 import importlib.metadata
 import json
@@ -19,8 +20,17 @@ import tempfile
 import urllib.error
 import zipfile
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from nanosentiment.download import Unreachable, fetch, open_url
+from nanosentiment.download import (
+    TIMEOUT_S,
+    Unreachable,
+    fetch,
+    is_private,
+    open_url,
+    read_response,
+    split_password,
+)
 from nanosentiment.files import checksum, temporary_folder
 from nanosentiment.pretrained import (
     WEIGHT_FILES,
@@ -339,8 +349,9 @@ def download_model(name, model, folder):
     endpoint = os.getenv('HF_ENDPOINT', '').rstrip('/') or 'https://huggingface.co'
     commit = find_commit(endpoint, model)
     url = f'{endpoint}/{model.repo}/resolve/{commit}'
+    shown_url, _ = split_password(url)
     if not download_file(url, folder, 'config.json'):
-        raise ValueError(f'{url} does not hold config.json; is {name} spelt right?')
+        raise ValueError(f'{shown_url} does not hold config.json; is {name} spelt right?')
     # ValueError for a model that we cannot compute, before its large files come
     read_config(folder)
     download_file(url, folder, POOLING_FILE)  # only models of sentence-transformers have it
@@ -351,13 +362,13 @@ def download_model(name, model, folder):
     weight_file = download_weights(url, folder, candidates, model.sha256)
     if weight_file is None:
         raise ValueError(
-            f'{url} does not hold {" or ".join(candidates)}; '
+            f'{shown_url} does not hold {" or ".join(candidates)}; '
             'set HF_ENDPOINT to another hub, or choose another checkpoint'
         )
     for shard in shard_files(folder, weight_file):
         if not download_file(url, folder, shard):
             raise ValueError(
-                f'{url} does not hold {shard}, which its {weight_file} lists; '
+                f'{shown_url} does not hold {shard}, which its {weight_file} lists; '
                 'try again later, or choose another checkpoint'
             )
 
@@ -372,14 +383,16 @@ def find_commit(endpoint, model):
     if re.fullmatch('[0-9a-f]{40}', model.revision):
         return model.revision
     url = f'{endpoint}/api/models/{model.repo}/revision/{model.revision}'
-    token = read_token()
+    token = read_token(url)
     try:
         with open_url(url, start=0, token=token) as response:
-            commit = str(json.load(response)['sha'])
+            commit = str(json.loads(read_response(response, TIMEOUT_S))['sha'])
     except (urllib.error.HTTPError, http.client.HTTPException, ValueError, LookupError, TypeError):
         return model.revision
     except OSError as error:
-        raise Unreachable(f'cannot reach {url} ({error}); {UNREACHABLE_HUB_REMEDY}') from None
+        shown_url, _ = split_password(url)
+        message = f'cannot reach {shown_url} ({error}); {UNREACHABLE_HUB_REMEDY}'
+        raise Unreachable(message) from None
     if not re.fullmatch('[0-9a-f]{40}', commit):
         return model.revision
     return commit
@@ -416,7 +429,7 @@ def download_file(url, folder, file, digest=''):
     # file, so that it must not be continued.
     keep = digest != ''
     try:
-        fetch(url=f'{url}/{file}', path=path, digest=digest, keep=keep, token=read_token())
+        fetch(url=f'{url}/{file}', path=path, digest=digest, keep=keep, token=read_token(url))
     except Unreachable as error:
         if error.code == 404:
             return False
@@ -429,8 +442,10 @@ def download_file(url, folder, file, digest=''):
     return True
 
 
-def read_token():
-    """The access token in HF_TOKEN, '' if there is none."""
+def read_token(url):
+    """
+    The access token in HF_TOKEN; '' if there is none, or if everybody on the way could read it.
+    """
     token = os.getenv('HF_TOKEN', '').strip()
     # Python's own error about an illegal header would show the token
     if not re.fullmatch('[!-~]*', token):
@@ -438,4 +453,16 @@ def read_token():
             'HF_TOKEN holds a character that no HTTP header may have in a token, such as a space, '
             'a line break or a letter outside of ASCII; set it to the token alone, or unset it'
         )
+    if token and not is_private(url):
+        warn_of_http(urlsplit(url).hostname)
+        return ''
     return token
+
+
+@functools.cache  # once for each host, not for each file
+def warn_of_http(host):
+    print(
+        f'HF_TOKEN is not sent to {host}, because with http anybody on the way could read it; '
+        'set HF_ENDPOINT to an https address if it is needed',
+        file=sys.stderr,
+    )

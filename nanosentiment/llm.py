@@ -17,12 +17,19 @@ import urllib.request
 from collections import Counter
 from http.client import HTTPException
 
-from nanosentiment.files import read_json_lines, write_whole
+from nanosentiment.download import (
+    SameHostRedirect,
+    is_private,
+    read_response,
+    split_password,
+)
+from nanosentiment.files import read_json_lines, to_json, write_whole
 from nanosentiment.metrics import share_ci
 from nanosentiment.predictions import read_predictions, write_table
 
 COLUMNS = ('row', 'text', 'label', 'prediction', 'confidence', 'llm', 'answer')
 
+LONGEST_WAIT_S = 120  # before the next request; whoever waits longer should know that he does
 # a shorter key is no secret, and could be part of a label
 MIN_SECRET_LENGTH = 8
 
@@ -63,22 +70,29 @@ def ask(url, key, prompt, config):
     The language model's answer to a prompt.
 
     Asks again where that may help: after a time-out, a broken connection, HTTP 408, 429 or 5xx.
-    Otherwise, or after --llm_retries more requests, ValueError.
+    Otherwise, or after --llm_retries more requests, or if the server wishes a wait of more than
+    LONGEST_WAIT_S, ValueError. A user and password in the url are sent as such, and not shown.
     """
+    url, password_header = split_password(url)
     messages = [{'role': 'user', 'content': prompt}]
     body = {'model': config['llm_model'], 'messages': messages, 'temperature': 0}
     headers = {'Content-Type': 'application/json'}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    authorization = password_header
     if key:
+        authorization = f'Bearer {key}'
+    if authorization:
         # urllib would send an ordinary header to the target of a redirect as well
-        request.add_unredirected_header('Authorization', f'Bearer {key}')
+        request.add_unredirected_header('Authorization', authorization)
+    opener = urllib.request.build_opener(SameHostRedirect)
+    seconds = config['llm_timeout']
 
     n_failures = 0
     while True:
         retry_after = ''
         try:
-            with urllib.request.urlopen(request, timeout=config['llm_timeout']) as response:
-                answer = read_answer(response.read(), url)
+            with opener.open(request, timeout=seconds) as response:
+                answer = read_answer(read_response(response, seconds), url)
             # a server may send the key back
             if len(key) >= MIN_SECRET_LENGTH:
                 answer = answer.replace(key, '***')
@@ -97,8 +111,11 @@ def ask(url, key, prompt, config):
             raise ValueError(f'{url}: {trouble}; {remedy}: the answers so far are kept')
         # twice as long each time, and at least as long as the server wishes
         wait = config['llm_backoff'] * 2 ** (n_failures - 1)
-        if re.fullmatch('[0-9]{1,4}', retry_after):
+        if re.fullmatch('[0-9]{1,9}', retry_after):
             wait = max(wait, int(retry_after))
+        if wait > LONGEST_WAIT_S:
+            what = f'{url}: {trouble}, and the next try would be in {wait:g} s'
+            raise ValueError(f'{what}; run this again then: the answers so far are kept')
         print(f'{url}: {trouble}, again in {wait:g} s', file=sys.stderr)
         time.sleep(wait)
 
@@ -109,12 +126,18 @@ def ask(url, key, prompt, config):
 
 def read_cache(path):
     """llm_cache.jsonl -> {digest of the question: answer}, {} if there is no such file."""
-    return dict(read_json_lines(path))
+    answers = {}
+    for line in read_json_lines(path):
+        if not isinstance(line, list) or [type(item) for item in line] != [str, str]:
+            raise ValueError(f'{path} holds other things than answers; remove it')
+        digest, answer = line
+        answers[digest] = answer
+    return answers
 
 
 def write_cache(path, answers):
     """Writes llm_cache.jsonl: the old file stays until the new one is complete."""
-    lines = [json.dumps(item) + '\n' for item in answers.items()]
+    lines = [to_json(item) + '\n' for item in answers.items()]
     write_whole(path, ''.join(lines))
 
 
@@ -162,6 +185,9 @@ def ask_about_rows(folder, config):
     key = os.getenv('LLM_API_KEY', '').strip()
     url = config['llm'].rstrip('/') + '/chat/completions'
     check_llm_settings(url, key, config)
+    if key and not is_private(url):
+        what = 'LLM_API_KEY is sent over http, where anybody on the way can read it'
+        print(f'{what}; give an https address, or unset it', file=sys.stderr)
     table = 'errors' if config['llm_rows'] == 'errors' else 'predictions'
     rows, labels = choose_rows(folder, table, config['llm_n'])
 

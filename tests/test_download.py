@@ -5,6 +5,7 @@ A download is whole and checked or it is not there, and a dead server is given u
 All of it happens against a server on this machine, without a network.
 """
 
+import base64
 import hashlib
 import http.server
 import io
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.request
 import zipfile
 from contextlib import contextmanager
 
@@ -22,7 +24,14 @@ from conftest import SLOW
 
 from nanosentiment import datasets, download
 from nanosentiment.datasets import DATASETS, find_raw
-from nanosentiment.download import Unreachable, fetch
+from nanosentiment.download import (
+    SameHostRedirect,
+    Unreachable,
+    fetch,
+    read_response,
+    save_response,
+    split_password,
+)
 
 BODY = b'sentence\tlabel\ngood\t1\n' * 1000
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -425,3 +434,62 @@ def test_an_error_about_raw_files_says_where_to_put_them(tmp_path, monkeypatch):
     expected_path = str(tmp_path / 'sst2' / 'train.tsv')
     for part in (expected_path, 'NANOSENTIMENT_RAW', 'sst2/train.tsv'):
         assert part in str(error.value)
+
+
+# -----------------------------------------------------------------------------
+# secrets and strangers
+
+
+def test_a_password_in_an_address_is_sent_and_not_shown():
+    shown, header = split_password('https://me:s%40cret@host:8080/x?y#z')
+    assert shown == 'https://host:8080/x?y#z'
+    assert base64.b64decode(header.removeprefix('Basic ')) == b'me:s@cret'
+    assert split_password('https://host/x') == ('https://host/x', '')
+
+
+def test_a_password_is_in_no_message(tmp_path, capsys):
+    with pytest.raises(Unreachable) as error:
+        fetch('http://me:geheim@127.0.0.1:9/x', str(tmp_path / 'x'))
+    assert 'http://127.0.0.1:9/x' in str(error.value)
+    assert 'geheim' not in str(error.value) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'source, target', [('http://host/', 'ftp://other/'), ('https://host/', 'http://host/')]
+)
+def test_a_redirect_to_something_less_safe_is_not_followed(source, target):
+    request = urllib.request.Request(source)
+    with pytest.raises(OSError, match='it redirects from'):
+        SameHostRedirect().redirect_request(request, None, 302, 'Found', {}, target)
+
+
+class DrippingResponse:
+    """A byte each 10 seconds of a clock that does not really run."""
+
+    headers = {}
+    length = None
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def read1(self, size):
+        self.clock[0] += 10
+        assert self.clock[0] < 10_000, 'it is not given up'
+        return b'x'
+
+
+def test_a_dripping_server_is_given_up(tmp_path, monkeypatch):
+    """Each byte came in time, so that no time limit of the connection was reached."""
+    clock = [0.0]
+    monkeypatch.setattr(time, 'monotonic', lambda: clock[0])
+    with pytest.raises(OSError, match='less than 1,000 bytes a second'):
+        save_response(DrippingResponse(clock), str(tmp_path / 'x.part'), 0)
+    with pytest.raises(TimeoutError, match='no whole answer in 60 s'):
+        read_response(DrippingResponse(clock), 60)
+
+
+def test_an_endless_answer_is_given_up():
+    response = DrippingResponse([0.0])
+    response.read1 = lambda size: bytes(size)
+    with pytest.raises(OSError, match='more than 1,000,000 bytes'):
+        read_response(response, 60, max_bytes=1_000_000)

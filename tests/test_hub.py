@@ -673,6 +673,25 @@ def test_the_token_follows_a_redirect_within_the_hub(start_hub, monkeypatch):
     assert tokens == ['Bearer hf_secret'] * 2
 
 
+def test_the_token_is_not_sent_where_all_can_read_it(monkeypatch, capsys):
+    """Only https hides it, and this machine; the user is told once why a model is refused."""
+    monkeypatch.setenv('HF_TOKEN', 'hf_secret')
+    hub.warn_of_http.cache_clear()
+    assert hub.read_token('https://hub.example/x') == 'hf_secret'
+    assert hub.read_token('http://localhost:8000/x') == 'hf_secret'
+    assert hub.read_token('http://hub.example/x') == hub.read_token('http://hub.example/y') == ''
+    assert capsys.readouterr().err.count('HF_TOKEN is not sent to hub.example') == 1
+
+
+def test_a_password_of_a_hub_is_sent_and_not_shown(start_hub, monkeypatch, capsys):
+    """Mirrors within a company ask for one."""
+    server = start_hub()
+    monkeypatch.setenv('HF_ENDPOINT', server.url.replace('http://', 'http://me:geheim@'))
+    find(NAME)
+    assert {request.token for request in server.requests} == {'Basic bWU6Z2VoZWlt'}
+    assert 'geheim' not in capsys.readouterr().err
+
+
 def test_other_downloads_send_no_token(start_server, monkeypatch, tmp_path):
     server = start_server()
     monkeypatch.setenv('HF_TOKEN', 'hf_secret')

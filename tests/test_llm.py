@@ -80,6 +80,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
         if behaviour == 'busy' and n_requests == 1:
             self.reply(429, b'', Retry_After='1')
+        elif behaviour == 'very_busy':
+            self.reply(429, b'', Retry_After='9999')
         elif behaviour == 'broken' and n_requests <= 3:
             self.reply(500, b'no')
         elif behaviour == 'hangs' and n_requests == 1:
@@ -291,6 +293,31 @@ def test_trouble_that_stays_is_an_error_at_once(tmp_path, servers, behaviour, wo
         ask_server(tmp_path, servers[0], behaviour)
     assert len(servers[0].requests) == 1, 'to ask again would not help'
     assert KEY not in str(error.value)
+
+
+def test_nobody_waits_for_hours_without_knowing(tmp_path, servers):
+    """A server may wish 9999 seconds, in which nothing would be printed."""
+    write_run(tmp_path)
+    with pytest.raises(ValueError, match='HTTP 429, and the next try would be in 9999 s'):
+        ask_server(tmp_path, servers[0], 'very_busy')
+
+
+def test_a_password_in_the_address_is_sent_and_not_shown(tmp_path, servers, monkeypatch, capsys):
+    write_run(tmp_path)
+    monkeypatch.delenv('LLM_API_KEY')
+    url = f'http://me:geheim@127.0.0.1:{servers[0].server_port}'
+    ask_server(tmp_path, servers[0], llm=f'{url}/good')
+    assert {authorization for _, authorization in servers[0].requests} == {'Basic bWU6Z2VoZWlt'}
+    with pytest.raises(ValueError) as error:
+        ask_server(tmp_path, servers[0], llm=f'{url}/html', llm_model='another')
+    assert 'geheim' not in str(error.value) + capsys.readouterr().err
+
+
+def test_a_damaged_cache_is_named(tmp_path, servers):
+    write_run(tmp_path)
+    (tmp_path / 'llm_cache.jsonl').write_text('{"a": 1}\n')
+    with pytest.raises(ValueError, match='llm_cache.jsonl holds other things than answers'):
+        ask_server(tmp_path, servers[0])
 
 
 def test_a_server_that_is_not_there_is_an_error_after_the_retries(tmp_path, servers, capsys):
