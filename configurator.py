@@ -73,19 +73,12 @@ def run_script(main):
     except ValueError as error:
         stop(error)
     except OSError as error:
-        if error.filename is None and not stdout_works():
+        # Files of ours that cannot be written are a ValueError that names them. What is left without
+        # a name, and is the system's own error, is print.
+        if error.errno is not None and error.filename is None:
+            discard_stdout()
             stop(f'stdout cannot be written ({error.strerror}); make room, or send it elsewhere')
         stop(f'{error}; check the files named')
-
-
-def stdout_works():
-    """Can what was printed be written? If not, it is thrown away, and so is what comes later."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        discard_stdout()
-        return False
-    return True
 
 
 def discard_stdout():

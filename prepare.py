@@ -25,7 +25,7 @@ from array import array
 
 import numpy as np
 
-from configurator import configure, declared_settings, run_script
+from configurator import configure, declared_settings, printable, run_script
 from nanosentiment.cleaning import STEPS
 from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
 from nanosentiment.files import checksum, temporary_folder, to_json, write_json
@@ -567,8 +567,8 @@ def print_report(report):
     if cleaning:
         n = report['cleaned']
         print(f'\nCleaning changes the words of {n:,} texts, first of row {cleaning["row"]}:')
-        print(f'  before: {cleaning["before"]}')
-        print(f'  after:  {cleaning["after"]}')
+        print(f'  before: {printable(cleaning["before"])}')
+        print(f'  after:  {printable(cleaning["after"])}')
 
     what_happens = 'cut in training'
     if not is_labelled:
@@ -579,7 +579,7 @@ def print_report(report):
     row_and_label = f'row {example["row"]}'
     if is_labelled:
         row_and_label += f', label {example["label"]}'
-    print(f'\nThe first training text ({row_and_label}), uncut:\n{example["text"]}')
+    print(printable(f'\nThe first training text ({row_and_label}), uncut:\n{example["text"]}'))
 
 
 def print_labels(report):
@@ -592,7 +592,7 @@ def print_labels(report):
     for label in [*label_counts['train'], *report['unknown_labels']]:
         n_rows = ''.join(f'{counts.get(label, 0):10,}' for counts in label_counts.values())
         n_tokens = ''.join(f'{n:6.0f}' for n in report['lengths'].get(label, []))
-        print(f'{label[:20]:20}{n_rows}     {n_tokens}')
+        print(f'{printable(label)[:20]:20}{n_rows}     {n_tokens}')
 
 
 def print_columns(report):
@@ -608,7 +608,7 @@ def print_columns(report):
         if 'p' in column:
             answer = 'yes' if column['p'] < 0.01 else 'no'
             line += f'{column["chi2"]:11.1f} {column["df"]:3} {column["p"]:8.2g}  {answer}'
-        print(line)
+        print(printable(line))
 
     # 'guess' is the share of rows whose label would be guessed right from this column's value
     # alone, as the other rows with this value have it. So it is about 0 for a column whose values
@@ -621,7 +621,7 @@ def print_columns(report):
     for name, column in report['columns'].items():
         if 1 - column.get('guess', 0) < 0.05 * majority_error:
             print(
-                f'{name} alone tells the label: '
+                f'{printable(name)} alone tells the label: '
                 'what a model learns from the text may be no more than that'
             )
 

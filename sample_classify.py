@@ -191,11 +191,16 @@ def find_checkpoint():
 # where the texts come from
 
 
+def say(line):
+    """One line for people on stderr, because stdout has the answers."""
+    print(printable(line), file=sys.stderr)
+
+
 def open_table():
     """The Table of `input`. What it has guessed is said on stderr."""
     table = Table(input, delimiter, encoding, header)
     for note in table.notes:
-        print(f'{input}: {note}', file=sys.stderr)
+        say(f'{input}: {note}')
     return table
 
 
@@ -222,7 +227,7 @@ def read_text_file(path):
         if not encoding:
             encoding_of_file, note = find_encoding(path)
             if note:
-                print(f'{path}: {note}', file=sys.stderr)
+                say(f'{path}: {note}')
         with open_text(path, encoding_of_file, newline=None) as file:
             content = SURROGATE.sub('\ufffd', file.read())
     if not content.strip():
@@ -398,7 +403,7 @@ def classify_rows(classifier, table, text_columns, pair_columns, writer):
         [(reason, n)] = n_rows_of_reason.most_common(1)
         what = f'{input}: {n_without:,} of {n_rows:,} rows have no answer'
         why = f'most often because of: {reason} ({n:,}); the first is {first_reason}'
-        print(f'{what}, {why}; see the column {writer.names["reason"]}', file=sys.stderr)
+        say(f'{what}, {why}; see the column {writer.names["reason"]}')
 
 
 class Progress:
@@ -608,9 +613,9 @@ def classify():
 
     classifier = Classifier(str(path), device=device, windows=windows)
     if is_run(str(path)):
-        print(f'{path}, trained on {classifier.checkpoint["dataset"]}', file=sys.stderr)
+        say(f'{path}, trained on {classifier.checkpoint["dataset"]}')
     else:
-        print(f'{path}, labels {shorten(classifier.labels)}', file=sys.stderr)
+        say(f'{path}, labels {shorten(classifier.labels)}')
 
     prepare_stdout()
     if input:

@@ -47,6 +47,16 @@ def escape_markdown(text):
     return re.sub(r'([^\w\s]|_)', r'\\\1', one_line)
 
 
+def without_folders(value):
+    """
+    A setting or a command for the card, which others read: '/home/ann/mine.csv' -> 'mine.csv'.
+    Paths that do not begin at the root stay, and so do addresses.
+    """
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"(?<![\w.:/~])~?/(?:[^/\s'\"]+/)*", '', value)
+
+
 def dataset_slug(evaluation):
     """The data set's name as the hub allows it."""
     return re.sub(r'[^\w.-]+', '-', evaluation['dataset'])
@@ -222,7 +232,8 @@ def model_card(evaluation, errors, name, language=''):
     versions = evaluation['versions'] | {'commit': evaluation['git']}
     versions = [f'{package} {version}' for package, version in versions.items()]
     parts.append('## Made by')
-    parts.append(f'    {evaluation["command"]}')
-    parts.append(f'    {json.dumps(evaluation["settings"], ensure_ascii=False)}')
+    parts.append(f'    {without_folders(evaluation["command"])}')
+    settings = {key: without_folders(value) for key, value in evaluation['settings'].items()}
+    parts.append(f'    {json.dumps(settings, ensure_ascii=False)}')
     parts.append(', '.join(versions))
     return '\n\n'.join(parts) + '\n'

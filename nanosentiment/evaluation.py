@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from configurator import printable
 from nanosentiment.baseline import fit_baselines, split_labels
 from nanosentiment.cleaning import clean
 from nanosentiment.columns import check_keys, find_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
-from nanosentiment.files import checksum, write_sealed_json
+from nanosentiment.files import checksum, hide_folders, write_sealed_json
 from nanosentiment.labels import label_order, parse_label_names, shorten
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.metrics import (
@@ -328,7 +329,7 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     write_table(paths['predictions'], columns, range(len(logits)))
     write_table(paths['errors'], columns, errors[most_confident_first])
     evaluation['checksums'] = {name: checksum(paths[name]) for name in ('predictions', 'errors')}
-    write_sealed_json(paths['evaluation'], evaluation)
+    write_sealed_json(paths['evaluation'], hide_folders(evaluation))
     return evaluation
 
 
@@ -475,6 +476,7 @@ def compare_runs(run_a, run_b, split='test', input='', windows=False):
 
 def format_scores(scores, labels):
     """The dict of `metrics.score` -> a text: scores of each label beside the confusion table."""
+    shown_labels = [printable(label) for label in labels]
     parts = []
     for name in METRICS:
         part = format_metric(name, scores[name])
@@ -486,16 +488,16 @@ def format_scores(scores, labels):
     lines = ['   '.join(parts)]
 
     # each confusion column is as wide as the longest label, within limits
-    label_width = max(9, max(len(label) for label in labels))
+    label_width = max(9, max(len(label) for label in shown_labels))
     cell_width = 2 + min(12, label_width)
     predicted = ''
-    for label in labels:
+    for label in shown_labels:
         predicted += f'{label[: cell_width - 2]:>{cell_width}}'
     lines.append(f'{"":{label_width}}  precision  recall     F1  support   predicted:{predicted}')
-    for label, counts in zip(labels, scores['confusion'], strict=True):
+    for label, shown_label, counts in zip(labels, shown_labels, scores['confusion'], strict=True):
         label_scores = scores['per_class'][label]
         precision = label_scores['precision']
-        line = f'{label:{label_width}}  {precision:9.3f}  {label_scores["recall"]:6.3f}'
+        line = f'{shown_label:{label_width}}  {precision:9.3f}  {label_scores["recall"]:6.3f}'
         line += f'  {label_scores["f1"]:5.3f}  {label_scores["support"]:7,}   {"":10}'
         for count in counts:
             line += f'{count:{cell_width},}'

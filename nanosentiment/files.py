@@ -302,6 +302,24 @@ def read_json_lines(path):
     return objects
 
 
+def hide_folders(content):
+    """
+    A JSON value with every path that begins with the current folder or with the home folder written
+    from there on, as a person would type it: who reads the file elsewhere need not know the rest.
+    Example: '/home/ann/nanoSentiment/out/run' -> 'out/run', '/home/ann/mine.csv' -> '~/mine.csv'
+    """
+    if isinstance(content, dict):
+        return {key: hide_folders(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [hide_folders(value) for value in content]
+    if not isinstance(content, str):
+        return content
+    for folder, short in ((os.getcwd(), ''), (os.path.expanduser('~'), '~/')):
+        if folder not in ('/', '~'):
+            content = content.replace(folder + os.sep, short)
+    return content
+
+
 # -----------------------------------------------------------------------------
 # checksums
 

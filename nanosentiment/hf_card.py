@@ -12,9 +12,10 @@ from nanosentiment.card import (
     format_value,
     label_table,
     score_table,
+    without_folders,
 )
 from nanosentiment.cleaning import STEPS
-from nanosentiment.files import read_json
+from nanosentiment.files import read_sealed_json
 from nanosentiment.predictions import evaluate_command, output_paths
 
 # values with which a step of cleaning.py does nothing
@@ -55,7 +56,7 @@ def read_evaluation(path):
     evaluation_path = output_paths(path)['evaluation']
     if not os.path.exists(evaluation_path):
         return None
-    return read_json(evaluation_path, f'run {evaluate_command(path)} again')
+    return read_sealed_json(evaluation_path, f'run {evaluate_command(path)} again')
 
 
 # -----------------------------------------------------------------------------
@@ -78,7 +79,7 @@ def description(classifier, hf_config, n_params):
     return [
         f'{n_params:,} parameters, `{class_name}`; labels: {labels}.',
         f'Trained on {escape_markdown(checkpoint["dataset"])} by',
-        f'    {checkpoint["command"]}',
+        f'    {without_folders(checkpoint["command"])}',
     ]
 
 

@@ -17,6 +17,7 @@ import urllib.request
 from collections import Counter
 from http.client import HTTPException
 
+from configurator import printable
 from nanosentiment.download import (
     SameHostRedirect,
     is_private,
@@ -239,7 +240,7 @@ def summarize_answers(rows):
 
 def print_answers(summary):
     """Shows what `summarize_answers` returns, in two lines."""
-    parts = [f'{label} {n}' for label, n in summary['answers'].items()]
+    parts = [f'{printable(label)} {n}' for label, n in summary['answers'].items()]
     parts.append(f'no label, or several {summary["unparsed"]}')
     print(f'answers of the language model: {", ".join(parts)}')
     parts = []

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from configurator import printable
 from nanosentiment.cleaning import clean_or_keep
 from nanosentiment.columns import check_keys, find_columns, row_label, row_text
 from nanosentiment.labels import describe_labels, label_order, shorten
@@ -417,7 +418,7 @@ def say_findings(files, paths, rejected_path, max_rejected):
 def say(line):
     """Prints one line on stderr; under torchrun only the first process does."""
     if os.getenv('RANK', '0') == '0':
-        print(' '.join(line.splitlines()), file=sys.stderr)  # a label may have several lines
+        print(printable(' '.join(line.splitlines())), file=sys.stderr)  # of a label, too
 
 
 def check_scan(scan, paths, recipe):

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 import configurator
-from configurator import configure, declared_settings, stop
+from configurator import configure, declared_settings, printable, stop
 
 SCRIPT = """
 \"\"\"
@@ -522,3 +522,59 @@ def test_a_reader_may_close_the_pipe():
     process.stdout.close()
     assert process.stderr.read() == b''
     assert process.wait() == 0
+
+
+# -----------------------------------------------------------------------------
+# how a script ends
+
+
+def run_main(code, **options):
+    """A script with this main(), in a process of its own -> exit status, stderr."""
+    script = f'import os, sys\nfrom configurator import run_script\ndef main():\n    {code}\n'
+    command = [sys.executable, '-c', f'{script}run_script(main)']
+    options = {'stdout': subprocess.PIPE} | options
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
+    return done.returncode, done.stderr
+
+
+def test_what_the_user_can_mend_is_one_line():
+    assert run_main('raise ValueError("x is wrong;\\n set it")') == (2, 'x is wrong; set it\n')
+    status, err = run_main('open("/nowhere/x")')
+    assert status == 2
+    assert err.count('\n') == 1 and '/nowhere/x' in err
+
+
+def test_an_interrupted_script_says_so_in_one_line():
+    """Ctrl-C printed the lines of a program that its user has not written."""
+    assert run_main('raise KeyboardInterrupt') == (130, 'interrupted\n')
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='a shell of Unix')
+def test_a_reader_who_has_seen_enough_is_no_error():
+    code = 'from configurator import run_script; run_script(lambda: print("x\\n" * 100000))'
+    command = f"{sys.executable} -c '{code}' | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ('x\n', '')
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='/dev/full is of Linux')
+@pytest.mark.parametrize('n', [1, 100_000])
+def test_a_full_disk_behind_stdout_is_named(n):
+    """The end of the output was lost, and the last lines of stderr spoke of a destructor."""
+    with open('/dev/full', 'w') as full:
+        status, err = run_main(f'print("x" * {n})', stdout=full)
+    assert status == 2
+    assert err.startswith('stdout cannot be written (No space left on device)')
+    assert err.count('\n') == 1
+
+
+def test_a_script_without_a_stdout_still_runs(tmp_path):
+    """Started by a service or with >&-."""
+    code = f'print("x"); open({str(tmp_path / "done")!r}, "w")'
+    assert run_main(code, stdout=None, preexec_fn=lambda: os.close(1)) == (0, '')
+    assert os.path.exists(tmp_path / 'done')
+
+
+def test_a_terminal_gets_no_commands_from_a_file():
+    """A label or a text with an escape code could move the cursor or change colours."""
+    assert printable('a\x1b[31mred\x07\r\n\tü\x9b') == 'a\\x1b[31mred\\x07\\x0d\n\tü\\x9b'
