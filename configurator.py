@@ -73,7 +73,7 @@ def run_script(main):
     except ValueError as error:
         stop(error)
     except OSError as error:
-        # Files of ours that cannot be written are a ValueError that names them. What is left without
+        # A file of ours that cannot be written is a ValueError with its name. What is left without
         # a name, and is the system's own error, is print.
         if error.errno is not None and error.filename is None:
             discard_stdout()
