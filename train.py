@@ -459,6 +459,9 @@ def check_language_model(config):
         return
     if config['class_weight'] != 'none':
         raise ValueError('class_weight needs labels; leave it out, or set labelled=True')
+    for name in ('head_epochs', 'head_lr', 'label_smoothing', 'lm_weight'):
+        if config[name] > 0:
+            raise ValueError(f'{name} is for classifiers, and labelled is False; set it to 0')
     if config['metric'] not in ('auto', 'val_loss'):
         raise ValueError('without labels there is no metric but val_loss; set --metric=auto')
     if config['folds'] or config['seeds']:
@@ -474,6 +477,7 @@ if __name__ == '__main__':
     # Config files and the command line set the globals above. prepare.py's settings stand only in
     # config, which goes into the checkpoints.
     config = configure(globals(), prepare)
+    config['init_from'] = init_from = os.path.expanduser(init_from)
     if config['fallback_config']:
         config = fall_back_if_unreachable(config, defaults)
     rank = int(os.getenv('RANK', '0'))
@@ -790,6 +794,8 @@ if __name__ == '__main__':
 
             name = wandb_run_name or os.path.basename(out_dir)
             wandb_run = wandb.init(project=wandb_project, name=name, config=config, dir=out_dir)
+        if run['iter'] == 0 and os.path.exists(best_path):
+            say(f'{best_path} is of an earlier run, until the first evaluation')
         save_last()
         try:
             log_file = open_log(metrics_path, old_log)

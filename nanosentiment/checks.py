@@ -15,6 +15,7 @@ import torch
 
 from nanosentiment.cleaning import STEPS
 from nanosentiment.files import check_fields, check_texts
+from nanosentiment.pretrained import CLEANING
 
 NUMBER = (int, float)
 
@@ -51,10 +52,7 @@ RECIPE_OPTIONAL = {
     'text_pair_column': str,
     'uncleaned': bool,
     'labelled': bool,
-    'strip_html': bool,
-    'speakers': str,
-    'strip_brackets': bool,
-    'lowercase': bool,
+    **CLEANING,
 }
 SETTINGS = {'dtype': str, 'keep': str}
 # the state of train.py's loop

@@ -16,12 +16,20 @@ import mmap
 import os
 import pickle
 import re
+import sys
 import zipfile
 from dataclasses import dataclass
 
 import torch
 
-from nanosentiment.files import check_fields, check_texts, check_zip, read_json
+from nanosentiment.files import (
+    check_fields,
+    check_texts,
+    check_zip,
+    checksum,
+    read_json,
+    seal,
+)
 
 # -----------------------------------------------------------------------------
 # the files of a folder
@@ -945,9 +953,73 @@ def other_label_names(labels):
     return names
 
 
+EXPORTED = 'exported_by_nanosentiment'  # a key of tokenizer_config.json
+EXPORTED_FILES = ('model.safetensors', 'tokenizer.json', 'tokenizer_config.json')
+CLEANING = {'strip_html': bool, 'speakers': str, 'strip_brackets': bool, 'lowercase': bool}
+EXPORTED_INFO = {
+    'temperature': (float, int),
+    'keep': str,
+    'block_size': int,
+    'cleaning': dict,
+    'checksums': dict,
+}
+
+
+def folder_checksums(folder, hf_config):
+    """
+    {file of a folder that export.py writes: its checksum}; of config.json that of all that it holds
+    but these checksums.
+    """
+    info = dict(hf_config.get('nanosentiment', {}))
+    info.pop('checksums', None)
+    checksums = {'config.json': seal(hf_config | {'nanosentiment': info})}
+    for name in EXPORTED_FILES:
+        path = os.path.join(folder, name)
+        checksums[name] = checksum(path) if os.path.exists(path) else ''
+    return checksums
+
+
 def exported_info(folder):
-    """What export.py wrote into config.json on how a run reads texts; {} of other folders."""
-    return read_object(os.path.join(folder, 'config.json')).get('nanosentiment', {})
+    """
+    What export.py wrote into config.json on how a run reads texts; {} of other folders.
+
+    Other programs keep it when they train the model further. So if a file has changed since, a line
+    on stderr says so, and the temperature is left out, which was fitted for other weights.
+    """
+    path = os.path.join(folder, 'config.json')
+    hf_config = read_object(path)
+    info = dict(hf_config.get('nanosentiment', {}))
+    if not info:
+        tokenizer_path = os.path.join(folder, 'tokenizer_config.json')
+        was_exported = os.path.exists(tokenizer_path) and read_object(tokenizer_path).get(EXPORTED)
+        if was_exported:
+            say_changed(folder, ['config.json'])
+        return {}
+    try:
+        check_fields(info, {'cleaning': dict}, EXPORTED_INFO, 'nanosentiment')
+        check_fields(info['cleaning'], CLEANING, {}, 'its cleaning')
+        if not 0 < info.get('temperature', 1.0) < math.inf:
+            raise ValueError(f'its temperature is {info["temperature"]}')
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be used: {error}; export it again') from None
+    expected = info.get('checksums', {})
+    changed = []
+    for name, digest in folder_checksums(folder, hf_config).items():
+        if expected.get(name, digest) != digest:
+            changed.append(name)
+    if changed:
+        say_changed(folder, changed)
+        info.pop('temperature', None)
+    return info
+
+
+def say_changed(folder, names):
+    """One line on files of an export that are not as export.py has written them."""
+    print(
+        f'{folder}: {", ".join(names)} changed since the export, by further training or by damage; '
+        'its temperature is left out',
+        file=sys.stderr,
+    )
 
 
 def list_names(names):

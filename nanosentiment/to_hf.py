@@ -23,7 +23,14 @@ from nanosentiment.checkpoint import Classifier, is_run
 from nanosentiment.cleaning import STEPS
 from nanosentiment.files import read_json, write_json
 from nanosentiment.hf_card import hf_card
-from nanosentiment.pretrained import FAMILIES, hf_names, module_of, without_layer
+from nanosentiment.pretrained import (
+    EXPORTED,
+    FAMILIES,
+    folder_checksums,
+    hf_names,
+    module_of,
+    without_layer,
+)
 from nanosentiment.tokenizer import END_OF_TEXT, parse_ranks
 
 FILES = (
@@ -88,10 +95,11 @@ def export(classifier, folder):
     card = hf_card(classifier, hf_config, n_params, can_tidy_white_space(coder))
 
     with whole_folder(folder) as temporary:
-        write_json(os.path.join(temporary, 'config.json'), hf_config)
         write_safetensors(os.path.join(temporary, 'model.safetensors'), tensors)
         write_text(os.path.join(temporary, 'tokenizer.json'), coder.to_str(pretty=True))
         write_json(os.path.join(temporary, 'tokenizer_config.json'), tokenizer_config)
+        hf_config['nanosentiment']['checksums'] = folder_checksums(temporary, hf_config)
+        write_json(os.path.join(temporary, 'config.json'), hf_config)
         write_text(os.path.join(temporary, 'README.md'), card)
         n_checked, difference = check(classifier, temporary)
     return {
@@ -492,6 +500,7 @@ def make_tokenizer_config(classifier, pad_token):
         'model_input_names': model_input_names,
         'split_special_tokens': True,  # [SEP] typed by a user is plain text
         'clean_up_tokenization_spaces': False,
+        EXPORTED: True,  # a second sign, should that in config.json be damaged
     }
 
 

@@ -606,6 +606,42 @@ def test_a_classifier_that_is_open_in_another_way_is_refused(dtype, windows, tmp
         to_hf.export(classifier, str(tmp_path / 'hf'))
 
 
+@pytest.mark.parametrize('name', ['model.safetensors', 'config.json', 'tokenizer.json'])
+def test_what_was_changed_since_the_export_is_said(tmp_path, capsys, name):
+    """The Trainer keeps what config.json says, and its temperature is of other weights then."""
+    classifier = make_run(tmp_path / 'run', 'gpt, bpe300')
+    to_hf.export(classifier, tmp_path / 'hf')
+    capsys.readouterr()
+    again = Classifier(tmp_path / 'hf', device='cpu')
+    assert again.temperature == classifier.temperature != 1
+    assert capsys.readouterr().err == ''
+
+    path = tmp_path / 'hf' / name
+    content = path.read_bytes()
+    if name == 'model.safetensors':
+        content = content[:-1] + bytes([content[-1] ^ 1])
+    elif name == 'config.json':
+        content = content.replace(b'"keep": "last"', b'"keep": "first"')
+    else:
+        content += b'\n'
+    path.write_bytes(content)
+    changed = Classifier(tmp_path / 'hf', device='cpu')
+    assert changed.temperature == 1
+    assert f'{name} changed since the export' in capsys.readouterr().err
+
+
+def test_a_foreign_key_of_our_name_is_one_line(tmp_path):
+    classifier = make_run(tmp_path / 'run', 'gpt, bpe300')
+    to_hf.export(classifier, tmp_path / 'hf')
+    config = json.loads((tmp_path / 'hf/config.json').read_text())
+    config['nanosentiment'] = {'version': 7}
+    (tmp_path / 'hf/config.json').write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match="config.json cannot be used: nanosentiment lacks 'cleaning'"
+    ):
+        Classifier(tmp_path / 'hf', device='cpu')
+
+
 def test_an_export_of_an_export_is_refused(exports, tmp_path):
     classifier = Classifier(exports('bert').folder, device='cpu', dtype='float32')
     with pytest.raises(ValueError, match='is a folder of transformers already; copy it'):
