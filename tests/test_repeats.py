@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, SLOW, run
+from conftest import ROOT, SLOW, run, start
 
 import prepare
+from nanosentiment.files import lock_folder
 from nanosentiment.memmaps import Split
 from nanosentiment.predictions import read_predictions
 from nanosentiment.repeats import find_runs, print_summary, run_repeats, summarize
@@ -299,6 +300,29 @@ def test_folds_are_alike_and_share_no_text(tmp_path):
 
 def summary_of(folder):
     return json.loads((folder / 'summary.json').read_text())
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='Windows tells no parent')
+def test_a_seed_ends_with_the_process_that_started_it(tiny, tmp_path):
+    """Killed, that one cannot say so, and the seed would train on beside the next attempt."""
+    args = [*tiny, '--max_epochs=1000', f'--out_dir={tmp_path}']
+    parent = start('train.py', *args, '--seeds=2')
+    log_path = tmp_path / 'seed-1/metrics.jsonl'
+    while not log_path.exists():
+        time.sleep(0.05)
+    err = run('train.py', *args, '--seeds=2', status=2).err
+    assert f'{tmp_path} is in use by process {parent.pid}' in err
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60 * SLOW
+    while True:
+        try:
+            lock_folder(tmp_path / 'seed-1').close()
+            break
+        except ValueError:
+            assert time.monotonic() < deadline, 'it trains on'
+            time.sleep(0.05)
+    assert (tmp_path / 'seed-1/last.pt').exists()
 
 
 @pytest.mark.slow
