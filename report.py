@@ -20,7 +20,7 @@ from nanosentiment.files import read_json_lines, read_sealed_json, to_json, writ
 from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
 from nanosentiment.plots import draw_figures, save_comparison
-from nanosentiment.predictions import evaluate_command, read_predictions
+from nanosentiment.predictions import evaluate_command, read_evaluation, read_predictions
 from nanosentiment.repeats import find_runs
 
 # -----------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def draw_pictures(folder, runs, parent):
     evaluation = {}
     path = folder / 'evaluation.json'
     if path.exists():
-        evaluation = read_sealed_json(path, f'run {evaluate_command(folder)}')
+        evaluation = read_evaluation(path, f'run {evaluate_command(folder)}')
     log = read_json_lines(folder / 'metrics.jsonl')
     return draw_figures(folder, runs, parent, evaluation, log)
 
@@ -73,7 +73,7 @@ def write_card(folder, parent):
     evaluation_path = folder / 'evaluation.json'
     if not evaluation_path.exists():
         raise ValueError(f'the card needs {evaluation_path}; run {evaluate_command(folder)} first')
-    evaluation = read_sealed_json(evaluation_path, f'run {evaluate_command(folder)}')
+    evaluation = read_evaluation(evaluation_path, f'run {evaluate_command(folder)}')
     errors = read_predictions(folder, 'errors')[0]
     name = folder.resolve().name
     if folder != parent:
@@ -213,6 +213,16 @@ def fill_readme(path):
 # several runs beside each other
 
 
+SUMMARY = {
+    'dataset': str,
+    'n_params': int,
+    'best': (dict, type(None)),
+    'test': (dict, type(None)),
+    'seconds': (float, int),
+    'train_examples_per_s': (float, int),
+}
+
+
 def write_comparison(folders):
     """
     Writes comparison.md and comparison.png beside the runs in these folders, and prints the table.
@@ -231,7 +241,7 @@ def write_comparison(folders):
                 raise ValueError(
                     f'{run} holds no finished run; train it to its end, or leave it out'
                 )
-            summaries.append(read_sealed_json(path, f'train {run} again'))
+            summaries.append(read_sealed_json(path, f'train {run} again', SUMMARY))
         if any(summary['test'] is None for summary in summaries):
             raise ValueError(f'{folder} was not judged on a test split; leave it out')
         name = folder.resolve().name

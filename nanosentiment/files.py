@@ -242,14 +242,21 @@ def write_sealed_json(path, content):
     write_json(path, content | {SEAL: seal(content)})
 
 
-def read_sealed_json(path, remedy):
-    """What write_sealed_json has written -> the dict. ValueError if anything in it has changed."""
+def read_sealed_json(path, remedy, fields=None):
+    """
+    What write_sealed_json has written -> the dict. ValueError if anything in it has changed, or if
+    it lacks one of the fields, {key: type}.
+    """
     content = read_json(path, remedy)
     if not isinstance(content, dict):
         raise ValueError(f'{path} is no JSON object; {remedy}')
     # files of older versions have no checksum
     if content.pop(SEAL, seal(content)) != seal(content):
         raise ValueError(f'{path} was changed or damaged since it was written; {remedy}')
+    try:
+        check_fields(content, fields or {}, {}, 'it')
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be used: {error}; {remedy}') from None
     return content
 
 

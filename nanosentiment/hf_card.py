@@ -15,8 +15,7 @@ from nanosentiment.card import (
     without_folders,
 )
 from nanosentiment.cleaning import STEPS
-from nanosentiment.files import read_sealed_json
-from nanosentiment.predictions import evaluate_command, output_paths
+from nanosentiment.predictions import evaluate_command, output_paths, read_evaluation
 
 # values with which a step of cleaning.py does nothing
 OFF = (False, 'all')
@@ -36,7 +35,7 @@ def hf_card(classifier, hf_config, n_params, tidies_white_space):
     n_params is the number of parameters in the folder; tidies_white_space tells whether its
     tokenizer does that part of the cleaning.
     """
-    evaluation = read_evaluation(classifier.path)
+    evaluation = find_evaluation(classifier.path)
     folder = classifier.path
     if folder.endswith('.pt'):
         folder = os.path.dirname(folder)
@@ -51,12 +50,12 @@ def hf_card(classifier, hf_config, n_params, tidies_white_space):
     return '\n\n'.join(parts) + '\n'
 
 
-def read_evaluation(path):
+def find_evaluation(path):
     """What evaluate.py has written about a run or a .pt file; None if it has not been evaluated."""
     evaluation_path = output_paths(path)['evaluation']
     if not os.path.exists(evaluation_path):
         return None
-    return read_sealed_json(evaluation_path, f'run {evaluate_command(path)} again')
+    return read_evaluation(evaluation_path, f'run {evaluate_command(path)} again')
 
 
 # -----------------------------------------------------------------------------

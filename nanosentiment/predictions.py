@@ -70,6 +70,24 @@ def output_paths(out_dir, split='test', input='', windows=False):
     }
 
 
+# what all readers of evaluation.json need
+EVALUATION = {
+    'split': str,
+    'n': int,
+    'accuracy': (float, int),
+    'macro_f1': (float, int),
+    'confusion': list,
+    'labels': list,
+    'baseline': dict,
+    'settings': dict,
+}
+
+
+def read_evaluation(path, remedy):
+    """An evaluation.json -> dict. ValueError if it is missing, damaged or of something else."""
+    return read_sealed_json(path, remedy, EVALUATION)
+
+
 def evaluate_command(out_dir, split='test', input='', windows=False):
     """The command that writes the files of `output_paths` for the same arguments."""
     command = f'python evaluate.py --out_dir={out_dir}'
@@ -202,7 +220,7 @@ def check_table(out_dir, table='predictions', split='test', input='', windows=Fa
     if not os.path.exists(paths['evaluation']):
         return
     remedy = f'run {evaluate_command(out_dir, split, input, windows)}'
-    checksums = read_sealed_json(paths['evaluation'], remedy).get('checksums', {})
+    checksums = read_evaluation(paths['evaluation'], remedy).get('checksums', {})
     if table in checksums and checksum(paths[table]) != checksums[table]:
         raise ValueError(f'{paths[table]} is not as evaluate.py has written it; {remedy}')
 

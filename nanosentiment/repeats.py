@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from nanosentiment.files import hide_folders, lock_folder, read_sealed_json, to_json
+from nanosentiment.files import hide_folders, lock_folder, to_json
 from nanosentiment.metrics import (
     METRICS,
     format_metric,
@@ -22,6 +22,7 @@ from nanosentiment.metrics import (
     per_class,
     share_ci,
 )
+from nanosentiment.predictions import read_evaluation
 
 # the environment variable that tells a seed or fold which process has started it
 PARENT = 'NANOSENTIMENT_PARENT'
@@ -91,7 +92,7 @@ def run_repeats(config, changeable):
             what = f'{run} has no test split to be compared on'
             remedy = 'set test_fraction or test_file, and choose another out_dir'
             raise ValueError(f'{what}; {remedy}')
-        evaluation = read_sealed_json(evaluation_path, f'delete {run} and train again')
+        evaluation = read_evaluation(evaluation_path, f'delete {run} and train again')
         check_same_settings(run, evaluation['settings'], config, kind, changeable)
         evaluations.append(evaluation)
 

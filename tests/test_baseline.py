@@ -113,6 +113,16 @@ def test_a_folder_that_cannot_be_written_has_baselines_too(tmp_path):
     assert baselines['majority']['test']['n'] == 9
 
 
+def test_a_damaged_file_is_computed_again(tmp_path):
+    """It only saves time, and a changed figure in it would stand beside our own as the baseline."""
+    splits = {'train': FakeSplit(50, 0), 'test': FakeSplit(9, 2)}
+    expected = fit_baselines(tmp_path, splits, SimpleNamespace(decode=str))
+    path = tmp_path / 'baseline.json'
+    path.write_text(path.read_text().replace('"n": 9', '"n": 8'))
+    assert fit_baselines(tmp_path, splits, SimpleNamespace(decode=str)) == expected
+    assert '"n": 9' in path.read_text()
+
+
 RAW_DATA = os.environ.get('NANOSENTIMENT_RAW')
 
 

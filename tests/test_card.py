@@ -6,7 +6,7 @@ import re
 import pytest
 from evaluated_run import write_run
 
-from nanosentiment.card import format_value, model_card
+from nanosentiment.card import format_value, model_card, without_folders
 from nanosentiment.metrics import wilson
 from nanosentiment.predictions import read_predictions
 
@@ -137,3 +137,19 @@ def test_a_label_cannot_break_the_card(tmp_path):
         if line.startswith(('| a', '| label')):
             n_columns.add(len(re.split(r'(?<!\\)\|', line)))
     assert len(n_columns) == 1
+
+
+@pytest.mark.parametrize(
+    'value, shown',
+    [
+        ('/home/ann/mine.csv', 'mine.csv'),
+        ('~/data/mine.csv', 'mine.csv'),
+        ('train.py --dataset=/home/ann/my.csv --seed=1', 'train.py --dataset=my.csv --seed=1'),
+        ('https://example.org/a/b', 'https://example.org/a/b'),
+        ('out/a/b', 'out/a/b'),
+        (3, 3),
+    ],
+)
+def test_a_card_names_no_folders_of_the_machine(value, shown):
+    """It is made to be shared."""
+    assert without_folders(value) == shown

@@ -15,6 +15,7 @@ from nanosentiment.files import (
     check_fields,
     check_zip,
     from_json,
+    hide_folders,
     lock_folder,
     open_whole,
     read_json,
@@ -196,3 +197,20 @@ def test_a_zip_archive_is_checked_and_other_files_pass(tmp_path):
         check_zip(path)
     (tmp_path / 'text').write_text(json.dumps('no archive'))
     check_zip(tmp_path / 'text')
+
+
+def test_paths_are_shown_from_the_current_or_the_home_folder_on(tmp_path, monkeypatch):
+    """evaluation.json is shared, and a user's name and folders are nobody's business."""
+    (tmp_path / 'home/project').mkdir(parents=True)
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    monkeypatch.chdir(tmp_path / 'home/project')
+    content = {
+        'run': f'{tmp_path}/home/project/out/run',
+        'settings': {'dataset': f'{tmp_path}/home/mine.csv', 'seed': 1},
+        'files': [f'{tmp_path}/elsewhere/x.csv', 'out/x.csv'],
+    }
+    assert hide_folders(content) == {
+        'run': 'out/run',
+        'settings': {'dataset': '~/mine.csv', 'seed': 1},
+        'files': [f'{tmp_path}/elsewhere/x.csv', 'out/x.csv'],
+    }
