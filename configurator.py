@@ -18,6 +18,7 @@ The script itself has to check that a value is one of the choices.
 """
 
 import ast
+import contextlib
 import os
 import re
 import signal
@@ -39,8 +40,14 @@ def stop(message):
 
     The message says what is wrong, where, and the remedy.
     """
-    print(printable(' '.join(str(message).split())), file=sys.stderr)
+    print_error(printable(' '.join(str(message).split())))
     sys.exit(2)
+
+
+def print_error(line):
+    """Prints a line on stderr, unless that is gone: a terminal may have been closed."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def printable(text):
@@ -65,7 +72,7 @@ def run_script(main):
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        print_error('interrupted')
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         discard_stdout()
@@ -73,11 +80,12 @@ def run_script(main):
     except ValueError as error:
         stop(error)
     except OSError as error:
-        # A file of ours that cannot be written is a ValueError with its name. What is left without
-        # a name, and is the system's own error, is print.
-        if error.errno is not None and error.filename is None:
+        # Our own files are written so that an error names them. One without a name is of stdout,
+        # or of a file that is being read.
+        if error.filename is None and error.errno is not None:
             discard_stdout()
-            stop(f'stdout cannot be written ({error.strerror}); make room, or send it elsewhere')
+            what = f'stdout cannot be written, or a file not read ({error.strerror})'
+            stop(f'{what}; make room, or send the output elsewhere')
         stop(f'{error}; check the files named')
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from configurator import configure, declared_settings, printable, run_script
 from nanosentiment.cleaning import STEPS
 from nanosentiment.datasets import DATA_DIR, DATASETS, find_raw
-from nanosentiment.files import checksum, temporary_folder, to_json, write_json
+from nanosentiment.files import NO_ROOM, checksum, temporary_folder, to_json, write_json
 from nanosentiment.labels import parse_label_names
 from nanosentiment.memmaps import (
     TEXTS_AT_A_TIME,
@@ -153,7 +153,8 @@ def prepare(settings, tokenizer=None):
     max_rejected = settings['max_rejected']
 
     if os.path.exists(f'{folder}/meta.json'):
-        check_folder(folder)
+        if os.getenv('RANK', '0') == '0':  # under torchrun once is enough
+            check_folder(folder)
         report = read_meta(folder, 'report.json')
         say_findings(report['files'], paths, f'{folder}/rejected.csv', max_rejected)
         return folder
@@ -185,10 +186,11 @@ def working_folder(parent):
         with temporary_folder(parent, 'preparing-') as folder:
             yield folder
     except OSError as error:
-        # an error while a file is written has no name in it; one of a file to read is not ours
-        if error.filename is not None and not str(error.filename).startswith(parent):
+        # numpy tells only how much it could write, and the system does not name the file
+        is_own = str(error.filename).startswith(parent)
+        if not is_own and (error.filename is not None or error.errno not in (None, *NO_ROOM)):
             raise
-        reason = error.strerror or error  # numpy tells only how much it could write
+        reason = error.strerror or error
         raise ValueError(
             f'{parent} cannot be written ({reason}); '
             'make room, or set --data_dir to a folder that you can write'

@@ -20,7 +20,6 @@ import csv
 import gzip
 import io
 import itertools
-import math
 import os
 import select
 import signal
@@ -28,6 +27,7 @@ import stat
 import sys
 import time
 from collections import Counter
+from json import dumps, loads  # not the module, because json is a setting here
 from pathlib import Path
 
 from configurator import configure, printable, run_script, stop
@@ -95,7 +95,7 @@ FORMATS = {
     '.ndjson': 'json',
 }
 CHUNK_SIZE = 2048  # how many texts or rows are in memory at a time
-PIPE_BYTES = 1 << 20  # that are read at once, if so many are there
+PIPE_BYTES = 1 << 16  # that are read at once, if so many are there
 # what is printed for a blank line, so that a list of answers has as many lines as the texts
 NO_ANSWER = {
     'text': '',
@@ -247,7 +247,7 @@ def stdin_is_pipe():
 def read_pipe():
     """
     Yields lists of lines from stdin: all that are there, as soon as it pauses. So a program that
-    asks and waits for its answer gets it, while a file comes in lists of CHUNK_SIZE and more.
+    asks and waits for its answer gets it, while a file comes in lists of CHUNK_SIZE.
 
     Without a byte order mark it is UTF-8. Blank lines count, so that there is an answer to each.
     """
@@ -263,22 +263,25 @@ def read_pipe():
     decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
 
     has_warned = False
-    lines = []
-    rest = ''  # the begin of a line whose end is still to come
+    lines = []  # complete ones
+    pieces = []  # of a line whose end is still to come, which may be long
     while True:
         is_end = not data
-        *complete, rest = (rest + decoder.decode(data, is_end)).split('\n')
-        lines += complete
-        if is_end and rest:
-            lines.append(rest)
-        if lines and (is_end or len(lines) >= CHUNK_SIZE or not more_is_there()):
-            if not has_warned and any('\ufffd' in line for line in lines):
-                what = f'some characters are lost, as if the pipe were not {encoding_of_pipe}'
-                print(f'{what}; set --encoding, e.g. to cp1252', file=sys.stderr)
-                has_warned = True
+        first, *others = decoder.decode(data, is_end).split('\n')
+        pieces.append(first)
+        for piece in others:
+            lines.append(''.join(pieces))
+            pieces = [piece]
+        if is_end and any(pieces):
+            lines.append(''.join(pieces))
+        if not has_warned and any('\ufffd' in line for line in lines):
+            what = f'some characters are lost, as if the pipe were not {encoding_of_pipe}'
+            print(f'{what}; set --encoding, e.g. to cp1252', file=sys.stderr)
+            has_warned = True
+        while len(lines) >= CHUNK_SIZE or (lines and (is_end or not more_is_there())):
             # a mark may also be in the middle, where `cat` has joined two files
-            yield [line.lstrip('\ufeff') for line in lines]
-            lines = []
+            yield [line.lstrip('\ufeff') for line in lines[:CHUNK_SIZE]]
+            lines = lines[CHUNK_SIZE:]
         if is_end:
             return
         data = os.read(0, PIPE_BYTES)
@@ -501,27 +504,25 @@ class AnswerWriter:
             row[column] = contents.get(name)
 
         if self.table is None:
-            self.file.write(to_json(null_for_nan(row), ensure_ascii=False) + '\n')
+            self.file.write(json_text(row) + '\n')
         else:
             self.table.writerow({name: csv_cell(value) for name, value in row.items()})
 
 
-def null_for_nan(value):
-    """A value from JSON with null for NaN, with which pandas marks an empty cell, and infinity."""
-    if isinstance(value, dict):
-        return {key: null_for_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [null_for_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def json_text(row):
+    """A value from JSON as JSON. NaN, with which pandas marks an empty cell, becomes null."""
+    try:
+        return to_json(row, ensure_ascii=False)
+    except ValueError:
+        row = loads(dumps(row), parse_constant=lambda name: None)
+        return to_json(row, ensure_ascii=False)
 
 
 def csv_cell(value):
     """A value from JSON as the text of a cell: None -> '', True -> 'true', ['a'] -> '["a"]'."""
     content, reason = cell_text(value)
     if reason:  # a list or an object
-        return to_json(null_for_nan(value), ensure_ascii=False)
+        return json_text(value)
     return content
 
 
@@ -532,9 +533,13 @@ def csv_cell(value):
 def classify_texts(classifier, lists_of_texts):
     """Prints an answer for each text: a JSON object, or one line for people."""
     for texts in lists_of_texts:
-        answers = iter(classifier.classify(list(filter(str.strip, texts)), threshold, batch_size))
+        not_blank = [content for content in texts if content.strip()]
+        answers = iter(classifier.classify(not_blank, threshold, batch_size))
         for content in texts:
-            answer = next(answers) if content.strip() else NO_ANSWER | {'text': content}
+            if content.strip():
+                answer = next(answers)
+            else:
+                answer = NO_ANSWER | {'text': content}
             if json:
                 print(to_json(answer, ensure_ascii=False))
                 continue

@@ -35,10 +35,11 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import prepare
-from configurator import configure, discard_stdout, printable, stop
+from configurator import configure, discard_stdout, print_error, printable, stop
 from model import CHOICES as MODEL_CHOICES
 from model import Config, Transformer
 from nanosentiment.checkpoint import (
+    RESUME,
     Classifier,
     build_model,
     carried_tokenizer,
@@ -59,6 +60,7 @@ from nanosentiment.download import Unreachable
 from nanosentiment.evaluation import evaluate, print_evaluation, split_examples, wandb_plots
 from nanosentiment.fast import GraphStep, keep_memory, predict
 from nanosentiment.files import (
+    cannot_be_written,
     lock_folder,
     read_json_lines,
     to_json,
@@ -388,8 +390,7 @@ def log_metrics(log_file, wandb_run, **values):
     try:
         log_file.write(to_json(values) + '\n')
     except OSError as error:
-        what = f'{log_file.name} cannot be written ({error.strerror})'
-        stop(f'{what}; make room, then go on with --init_from=resume')
+        stop(cannot_be_written(log_file.name, error.strerror, RESUME))
     if wandb_run is not None:
         numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         wandb_run.log(numbers, step=values['iter'])
@@ -477,9 +478,9 @@ if __name__ == '__main__':
     # Config files and the command line set the globals above. prepare.py's settings stand only in
     # config, which goes into the checkpoints.
     config = configure(globals(), prepare)
-    config['init_from'] = init_from = os.path.expanduser(init_from)
     if config['fallback_config']:
         config = fall_back_if_unreachable(config, defaults)
+    config['init_from'] = init_from = os.path.expanduser(init_from)
     rank = int(os.getenv('RANK', '0'))
     world_size = int(os.getenv('WORLD_SIZE', '1'))
     is_master = rank == 0
@@ -499,13 +500,13 @@ if __name__ == '__main__':
         try:
             print(text, end=end, flush=True)
         except OSError as error:  # its reader has gone away, or the disk is full
+            signals.append(signal.SIGTERM)
             discard_stdout()
             what = f'stdout cannot be written ({error.strerror}), so the run saves and stops'
-            print(f'{what}; to go on: {resume_command}', file=sys.stderr)
-            signals.append(signal.SIGTERM)
+            print_error(f'{what}; to go on: {resume_command}')
 
     def quit_at_once(number, frame):
-        print('interrupted', file=sys.stderr)
+        print_error('interrupted')
         sys.exit(128 + number)
 
     signal.signal(signal.SIGINT, quit_at_once)  # until there is something to save
@@ -681,7 +682,7 @@ if __name__ == '__main__':
             states = {'state': resumed['optimizer']['state'], 'param_groups': groups}
             optimizer.load_state_dict(states)
             scaler.load_state_dict(resumed['scaler'])
-        except (ValueError, RuntimeError, KeyError) as error:
+        except Exception as error:  # what somebody has put into it may lead to any of them
             stop(f'{last_path} cannot be used: {error}; remove it and train again')
     for group in optimizer.param_groups:
         # load_state_dict brings these two along, perhaps from another machine. A graph reads the
@@ -750,6 +751,8 @@ if __name__ == '__main__':
         command = resumed['command']
     resumed = begun_from = None  # their weights and optimizer state need not stay in memory
 
+    log_file = None
+
     def save(path, **more):
         """Writes best.pt or last.pt: what they have in common, and more."""
         if not is_master:
@@ -771,6 +774,11 @@ if __name__ == '__main__':
             stop(error)
 
     def save_last():
+        try:
+            if log_file is not None:
+                os.fsync(log_file.fileno())  # after a power cut it must not lag behind last.pt
+        except OSError as error:
+            stop(cannot_be_written(metrics_path, error.strerror, RESUME))
         states = {'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict()}
         save(last_path, run=run, **states)
 
@@ -787,7 +795,6 @@ if __name__ == '__main__':
     if not is_lm:
         predict(model, splits.get('val', train_split), 1, ptdtype, rows=np.arange(1))
     wandb_run = None
-    log_file = None
     if is_master:
         if wandb_log:
             import wandb
@@ -905,7 +912,9 @@ if __name__ == '__main__':
 
         # log, and show the progress: a bar that stays on a terminal, elsewhere a line a minute
         if is_master and (iter_num % log_interval == 0 or is_last):
-            step = {'iter': iter_num, 'epoch': epoch, 'loss': loss, 'lr': lr, 'norm': grad_norm}
+            # with float16 it may be infinite, which JSON does not know; the step is left out then
+            norm = grad_norm if math.isfinite(grad_norm) else None
+            step = {'iter': iter_num, 'epoch': epoch, 'loss': loss, 'lr': lr, 'norm': norm}
             log_metrics(log_file, wandb_run, **step)
         if now - last_shown > seconds_between_bars:
             last_shown = now
@@ -1027,5 +1036,6 @@ if __name__ == '__main__':
     if world_size > 1:
         dist.destroy_process_group()
     if stopped == 'signal':
-        # as a shell reports it: 130 after Ctrl-C, 143 after kill; a rank may not have had it itself
-        sys.exit(128 + (signals or [signal.SIGTERM])[0])
+        if not signals:
+            signals.append(signal.SIGTERM)  # another process of this training had it
+        sys.exit(128 + signals[0])  # as a shell reports it: 130 after Ctrl-C, 143 after kill

@@ -9,6 +9,7 @@ model on the Hugging Face hub.
 
 import json
 import re
+import shlex
 
 from nanosentiment.metrics import wilson
 
@@ -49,12 +50,24 @@ def escape_markdown(text):
 
 def without_folders(value):
     """
-    A setting or a command for the card, which others read: '/home/ann/mine.csv' -> 'mine.csv'.
-    Paths that do not begin at the root stay, and so do addresses.
+    A setting for the card, which others read: '/home/ann/mine.csv' -> 'mine.csv'. What is no path
+    from a root, a drive or a home folder stays as it is.
     """
-    if not isinstance(value, str):
-        return value
-    return re.sub(r"(?<![\w.:/~])~?/(?:[^/\s'\"]+/)*", '', value)
+    if isinstance(value, str) and re.match(r'/|~|[A-Za-z]:[\\/]', value):
+        return re.split(r'[\\/]', value)[-1] or value
+    return value
+
+
+def command_without_folders(command):
+    """'python train.py --dataset=/home/ann/mine.csv' -> 'python train.py --dataset=mine.csv'"""
+    parts = []
+    for part in shlex.split(command):
+        name, equals, value = part.partition('=')
+        if equals:
+            parts.append(name + equals + without_folders(value))
+        else:
+            parts.append(without_folders(part))
+    return shlex.join(parts)
 
 
 def dataset_slug(evaluation):
@@ -232,7 +245,7 @@ def model_card(evaluation, errors, name, language=''):
     versions = evaluation['versions'] | {'commit': evaluation['git']}
     versions = [f'{package} {version}' for package, version in versions.items()]
     parts.append('## Made by')
-    parts.append(f'    {without_folders(evaluation["command"])}')
+    parts.append(f'    {command_without_folders(evaluation["command"])}')
     settings = {key: without_folders(value) for key, value in evaluation['settings'].items()}
     parts.append(f'    {json.dumps(settings, ensure_ascii=False)}')
     parts.append(', '.join(versions))

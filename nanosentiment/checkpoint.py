@@ -40,6 +40,7 @@ from nanosentiment.tokenizer import get_tokenizer, load_tokenizer
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # what every checkpoint holds, those of older versions, too
 KEYS = {'model', 'config', 'settings', 'labels', 'tokenizer', 'recipe'}
+RESUME = 'make room, then go on with --init_from=resume'
 TRAIN_AGAIN = 'train again, or name another --out_dir'
 
 
@@ -61,10 +62,10 @@ def save_checkpoint(path, checkpoint):
     }
     checkpoint = checkpoint | {'versions': versions, 'git': git_commit()}
     try:
-        with open_whole(path, 'wb') as f:
+        with open_whole(path, 'wb', RESUME) as f:
             torch.save(checkpoint, f)
     except RuntimeError as error:  # torch's own, when a disk is full
-        raise cannot_be_written(path, str(error).splitlines()[0]) from None
+        raise cannot_be_written(path, str(error).splitlines()[0], RESUME) from None
 
 
 @functools.cache
@@ -80,8 +81,8 @@ def git_commit():
 
 def load_pt(path, remedy):
     """
-    A .pt file of this project -> the dict, of which check_checkpoint has seen to it that it can be
-    used. ValueError with the remedy if it is damaged, of another program or of another version.
+    A .pt file of this project -> the dict. ValueError with the remedy if it is damaged, of another
+    program or of another version, or if check_checkpoint finds that it cannot be used.
     """
     try:
         check_zip(path)
@@ -96,8 +97,9 @@ def load_pt(path, remedy):
         raise ValueError(f'{what}; name the best.pt of a run of train.py')
     try:
         check_checkpoint(checkpoint, Config)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f'{path} cannot be used: {error}; {remedy}') from None
+    except Exception as error:  # what somebody has put into it may lead to any of them
+        reason = pretrained.describe_error(error)
+        raise ValueError(f'{path} cannot be used: {reason}; {remedy}') from None
     return checkpoint
 
 

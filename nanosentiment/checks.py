@@ -137,15 +137,17 @@ def check_weights(weights, config):
     for name, weight in weights.items():
         if not isinstance(name, str) or not isinstance(weight, torch.Tensor):
             raise ValueError(f'its weight {str(name)[:60]!r} is no tensor')
-        if not weight.is_floating_point() or weight.layout != torch.strided:
-            raise ValueError(f'its weight {name} has numbers of type {weight.dtype}')
+        is_plain = weight.device.type == 'cpu' and weight.layout == torch.strided
+        # an expanded tensor has any number of rows, all in the place of one
+        if not is_plain or not weight.is_contiguous() or not weight.is_floating_point():
+            raise ValueError(f'its weight {name} is no plain tensor of numbers')
         # The sum is 40 times as fast as a look at each number, and is finite if they are. With
         # numbers near the largest there are it may not be.
         if not weight.sum().isfinite() and not weight.isfinite().all():
             raise ValueError(f'its weight {name} holds numbers that are not finite')
 
-    layers = {match[1] for name in weights if (match := re.match(r'h\.(\d+)\.', name))}
-    sizes = {'n_layer': len(layers)}
+    layers = [re.match(r'h\.\d+\.', name) for name in weights]
+    sizes = {'n_layer': len({layer[0] for layer in layers if layer})}
     pos_offset = config.get('pos_offset', 0)
     for size, name, dimension in (
         ('vocab_size', 'wte.weight', 0),
@@ -171,10 +173,11 @@ def check_run(run):
     check_fields(run, RUN, {}, 'its state')
     if run['iter'] < 0 or run['loss_n'] < 0:
         raise ValueError(f'its state says iter={run["iter"]}, loss_n={run["loss_n"]}')
-    if (run['best'] is None) != (run['best_score'] is None):
-        raise ValueError('its state has a best evaluation without a score')
-    if run['best'] is not None:
+    if run['best'] is not None:  # without a validation split it has no score
         check_fields(run['best'], {'iter': int, 'epoch': float}, {}, 'its best evaluation')
+    if run['best_score'] is not None:
+        if run['best'] is None:
+            raise ValueError('its state has a best score without its evaluation')
         if not all(isinstance(score, float) for score in run['best_score']):
             raise ValueError('its best score is no list of numbers')
 
@@ -186,16 +189,14 @@ def check_optimizer(state, optimizer):
     AdamW's fused step does not look at shapes: with a smaller state it reads beyond its end.
     """
     check_fields(state, {'state': dict, 'param_groups': list}, {}, 'its optimizer')
-    groups = optimizer.param_groups
-    parameters = [parameter for group in groups for parameter in group['params']]
-    saved_groups = [group.get('params') for group in state['param_groups']]
-    numbers = list(range(len(parameters)))
-    if [len(group['params']) for group in groups] != list(map(len, saved_groups)):
+    own_groups = optimizer.state_dict()['param_groups']
+    own_numbers = [group['params'] for group in own_groups]
+    if [group['params'] for group in state['param_groups']] != own_numbers:
         raise ValueError('its optimizer has other groups of parameters')
-    if [number for group in saved_groups for number in group] != numbers:
-        raise ValueError('its optimizer has other parameters')
+    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+    numbers = range(len(parameters))
     for number, tensors in state['state'].items():
-        if number not in numbers or not isinstance(tensors, dict):
+        if type(number) is not int or number not in numbers or not isinstance(tensors, dict):
             raise ValueError(f'its optimizer has a state for {str(number)[:60]!r}')
         shape = parameters[number].shape
         for key, right_shape in (('step', ()), ('exp_avg', shape), ('exp_avg_sq', shape)):

@@ -17,7 +17,7 @@ import urllib.request
 import zipfile
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from nanosentiment.files import checksum, remove_leftovers
+from nanosentiment.files import checksum, remove_leftovers, temporary_name
 
 TIMEOUT_S = 7  # a server that says nothing for so long counts as unreachable
 MAX_ATTEMPTS = 3  # in a row that bring nothing new
@@ -71,7 +71,7 @@ def split_password(url):
 
 
 def is_private(url):
-    """Can nobody read along? Over https, and within this machine."""
+    """Whether what is sent to this address stays secret: over https, and within this machine."""
     parts = urlsplit(url)
     return parts.scheme == 'https' or parts.hostname in ('localhost', '127.0.0.1', '::1')
 
@@ -86,18 +86,24 @@ def open_url(url, start, token):
         request.add_unredirected_header('Authorization', password_header)
     elif token:
         request.add_unredirected_header('Authorization', f'Bearer {token}')
+    return open_request(request, TIMEOUT_S)
+
+
+def open_request(request, seconds):
+    """The server's response to a request. OSError if its header takes longer than that."""
     opener = urllib.request.build_opener(SameHostRedirect)
     responses = queue.Queue()
 
     def wait_for_response():
         try:
-            responses.put(opener.open(request, timeout=TIMEOUT_S))
+            responses.put(opener.open(request, timeout=seconds))
         except Exception as error:
             responses.put(error)
 
-    # looking up a host name has no timeout, so it happens in a thread that can be abandoned
+    # Looking up a host name has no timeout, and a header may drip in, of which each byte comes in
+    # time. So this happens in a thread that can be abandoned.
     threading.Thread(target=wait_for_response, daemon=True).start()
-    wait_s = TIMEOUT_S + 1  # a little longer, so that the opener's own error comes first
+    wait_s = seconds + 1  # a little longer, so that the opener's own error comes first
     try:
         response = responses.get(timeout=wait_s)
     except queue.Empty:
@@ -274,7 +280,7 @@ def fetch(url, path, digest='', remedy='', keep=False, token=''):
     url, _, member = url.partition('#')
     shown_url, _ = split_password(url)
     remove_leftovers(path)
-    part_path = f'{path}.part' if keep else f'{path}.{os.getpid()}.part'
+    part_path = f'{path}.part' if keep else temporary_name(path, 'part')
     algorithm = 'md5' if len(digest) == 32 else 'sha256'
     is_received = False
     print(f'downloading {shown_url}', file=sys.stderr)

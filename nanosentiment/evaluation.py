@@ -24,7 +24,7 @@ from nanosentiment.cleaning import clean
 from nanosentiment.columns import check_keys, find_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
-from nanosentiment.files import checksum, hide_folders, write_sealed_json
+from nanosentiment.files import checksum, hide_home, write_sealed_json
 from nanosentiment.labels import label_order, parse_label_names, shorten
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.metrics import (
@@ -329,7 +329,7 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     write_table(paths['predictions'], columns, range(len(logits)))
     write_table(paths['errors'], columns, errors[most_confident_first])
     evaluation['checksums'] = {name: checksum(paths[name]) for name in ('predictions', 'errors')}
-    write_sealed_json(paths['evaluation'], hide_folders(evaluation))
+    write_sealed_json(paths['evaluation'], hide_home(evaluation))
     return evaluation
 
 

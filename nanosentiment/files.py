@@ -6,6 +6,7 @@ error leaves the old file or none, but never a part of the new one.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,8 +23,11 @@ except ImportError:  # on Windows, where lock_folder does nothing
     fcntl = None
 
 LOCK_FILE = '.lock'
-# what open_whole and download.fetch write: <name>.<process number>.tmp or .part
-TEMPORARY = re.compile(r'(.+)\.(\d+)\.(tmp|part)')
+HOST = re.sub(r'\W', '_', socket.gethostname())
+# what temporary_name gives: <name>.nanosentiment-<host>-<process number>.tmp, or .part
+TEMPORARY = re.compile(rf'(.+)\.nanosentiment-{HOST}-(\d+)\.(tmp|part)')
+# errors of the system that say that there is no room; they do not name the file
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 ABANDONED_S = 60  # a temporary folder that is younger may be about to be locked
 SEAL = 'sha256'  # the key of a JSON file under which the checksum of the rest stands
 
@@ -31,18 +35,21 @@ SEAL = 'sha256'  # the key of a JSON file under which the checksum of the rest s
 # whole or not at all
 
 
+MAKE_ROOM = 'make room or choose another folder, then run this again'
+
+
 @contextlib.contextmanager
-def open_whole(path, mode='w', **options):
+def open_whole(path, mode='w', remedy=MAKE_ROOM, **options):
     """
     Opens a file for writing, which takes the place of an older one when the `with` ends well.
 
-    mode is 'w' or 'wb', and options are those of open(). Until the end it has a temporary name,
-    with the process number in it; two processes may write the same file, and the later one wins.
-    What a killed process has left of the same file is removed. ValueError if the file cannot be
-    written, for instance because the disk is full.
+    mode is 'w' or 'wb', and options are those of open(). Until the end it has a temporary name;
+    two processes may write the same file, and the later one wins. What a killed process has left
+    of the same file is removed. ValueError with the remedy if the file cannot be written, for
+    instance because the disk is full.
     """
     path = os.fspath(path)
-    temporary = f'{path}.{os.getpid()}.tmp'
+    temporary = temporary_name(path, 'tmp')
     try:
         remove_leftovers(path)
         with create(temporary, mode, **options) as f:
@@ -51,14 +58,19 @@ def open_whole(path, mode='w', **options):
             os.fsync(f.fileno())  # else a power cut may keep the new name and lose the content
         os.replace(temporary, path)
     except OSError as error:
-        # an error of another file, which was read or printed to meanwhile, is not ours to explain
-        own = (None, temporary, os.path.dirname(path) or '.')
-        if error.filename not in own or isinstance(error, BrokenPipeError):
+        # other errors are of another file, which was read or printed to meanwhile
+        is_own = error.filename in (temporary, os.path.dirname(path) or '.')
+        if not is_own and (error.filename is not None or error.errno not in NO_ROOM):
             raise
-        raise cannot_be_written(path, error.strerror) from None
+        raise cannot_be_written(path, error.strerror, remedy) from None
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)  # there is one only after an error
+
+
+def temporary_name(path, ending):
+    """The name of a file until it is complete: it tells whose it is, on which machine."""
+    return f'{path}.nanosentiment-{HOST}-{os.getpid()}.{ending}'
 
 
 def create(path, mode, **options):
@@ -67,14 +79,14 @@ def create(path, mode, **options):
     try:
         return open(path, exclusive_mode, **options)
     except FileExistsError:
-        os.remove(path)  # of a killed process that had our number; of a link only the link goes
+        # left by a killed process that had our number; or a link, whose target stays
+        os.remove(path)
         return open(path, exclusive_mode, **options)
 
 
-def cannot_be_written(path, reason):
+def cannot_be_written(path, reason, remedy=MAKE_ROOM):
     """The ValueError for a file that cannot be written."""
-    what = f'{path} cannot be written ({reason})'
-    return ValueError(f'{what}; make room or choose another folder, then run this again')
+    return ValueError(f'{path} cannot be written ({reason}); {remedy}')
 
 
 def write_whole(path, text):
@@ -84,7 +96,10 @@ def write_whole(path, text):
 
 
 def remove_leftovers(path):
-    """Removes the temporary files that killed processes have left of the file at `path`."""
+    """
+    Removes the temporary files that killed processes of this machine have left of a file. Those of
+    other machines, which may share the folder, cannot be told from files in use.
+    """
     folder, base_name = os.path.split(path)
     folder = folder or '.'
     if not os.path.isdir(folder):
@@ -138,7 +153,7 @@ def lock_folder(folder, setting='out_dir'):
             f'{folder} is in use by {owner}; wait until it has ended, or set another --{setting}'
         )
     lock.truncate(0)
-    lock.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    lock.write(f'process {os.getpid()} on {HOST}\n')
     lock.flush()
     return lock
 
@@ -186,7 +201,9 @@ def remove_abandoned(parent, prefix):
         if time.time() - os.path.getmtime(lock_path) < ABANDONED_S:
             continue
         with open(lock_path) as lock:
-            is_abandoned = try_lock(lock) is True
+            # where folders are shared, locks may count for one machine only
+            is_ours = lock.read().endswith(f' on {HOST}\n')
+            is_abandoned = is_ours and try_lock(lock) is True
         if is_abandoned:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -215,14 +232,23 @@ def from_json(text):
         raise ValueError('it is nested too deep') from None
 
 
-def read_json(path, remedy):
-    """A JSON file -> what it holds. ValueError with the remedy if it is missing or broken."""
+def read_text(path, remedy):
+    """A file in UTF-8 -> its text. ValueError with the remedy if it cannot be read."""
     try:
         with open(path, encoding='utf-8') as f:
-            return from_json(f.read())
-    except (OSError, ValueError) as error:
+            return f.read()
+    except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f'{path} cannot be read ({reason}); {remedy}') from None
+
+
+def read_json(path, remedy):
+    """A JSON file -> what it holds. ValueError with the remedy if it is missing or broken."""
+    text = read_text(path, remedy)
+    try:
+        return from_json(text)
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be read ({error}); {remedy}') from None
 
 
 def write_json(path, content):
@@ -250,8 +276,8 @@ def read_sealed_json(path, remedy, fields=None):
     content = read_json(path, remedy)
     if not isinstance(content, dict):
         raise ValueError(f'{path} is no JSON object; {remedy}')
-    # files of older versions have no checksum
-    if content.pop(SEAL, seal(content)) != seal(content):
+    digest = content.pop(SEAL, None)  # files of older versions have none
+    if digest is not None and digest != seal(content):
         raise ValueError(f'{path} was changed or damaged since it was written; {remedy}')
     try:
         check_fields(content, fields or {}, {}, 'it')
@@ -269,8 +295,8 @@ def check_fields(content, required, optional, name):
             continue
         types = types if isinstance(types, tuple) else (types,)
         value = content[key]
-        is_truth_value = isinstance(value, bool) and bool not in types  # which is an int to Python
-        if is_truth_value or not isinstance(value, types):
+        is_unwanted_bool = isinstance(value, bool) and bool not in types  # it is an int to Python
+        if is_unwanted_bool or not isinstance(value, types):
             right = ' or '.join(kind.__name__ for kind in types)
             raise ValueError(f'{key!r} of {name} is {type(value).__name__}, not {right}')
 
@@ -286,6 +312,7 @@ def read_json_lines(path):
     The objects of a .jsonl file in a list, [] if there is no such file.
 
     A last line that a kill has cut short is left out. Raises ValueError if another line is broken.
+    NaN and Infinity are read, because logs of older versions hold them.
     """
     if not os.path.exists(path):
         return []
@@ -299,8 +326,8 @@ def read_json_lines(path):
         if not line:
             continue
         try:
-            objects.append(from_json(line))
-        except ValueError as error:
+            objects.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
             # this line has no line end, because a kill has cut it
             if number == len(lines):
                 break
@@ -309,22 +336,20 @@ def read_json_lines(path):
     return objects
 
 
-def hide_folders(content):
+def hide_home(content):
     """
-    A JSON value with every path that begins with the current folder or with the home folder written
-    from there on, as a person would type it: who reads the file elsewhere need not know the rest.
-    Example: '/home/ann/nanoSentiment/out/run' -> 'out/run', '/home/ann/mine.csv' -> '~/mine.csv'
+    A JSON value with `~` for the home folder, wherever a path begins with it: who reads the file
+    elsewhere need not know the user's name. Example: '/home/ann/mine.csv' -> '~/mine.csv'
     """
     if isinstance(content, dict):
-        return {key: hide_folders(value) for key, value in content.items()}
+        return {key: hide_home(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [hide_folders(value) for value in content]
-    if not isinstance(content, str):
+        return [hide_home(value) for value in content]
+    home = os.path.expanduser('~')
+    if not isinstance(content, str) or home in ('/', '~'):
         return content
-    for folder, short in ((os.getcwd(), ''), (os.path.expanduser('~'), '~/')):
-        if folder not in ('/', '~'):
-            content = content.replace(folder + os.sep, short)
-    return content
+    # at the begin of the text, or behind a blank, a quote or the = of a flag
+    return re.sub(rf'(?<![^\s=\'"]){re.escape(home + os.sep)}', lambda match: '~/', content)
 
 
 # -----------------------------------------------------------------------------

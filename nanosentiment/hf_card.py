@@ -8,11 +8,11 @@ import os
 from nanosentiment.card import (
     calibration_part,
     card_head,
+    command_without_folders,
     escape_markdown,
     format_value,
     label_table,
     score_table,
-    without_folders,
 )
 from nanosentiment.cleaning import STEPS
 from nanosentiment.predictions import evaluate_command, output_paths, read_evaluation
@@ -78,7 +78,7 @@ def description(classifier, hf_config, n_params):
     return [
         f'{n_params:,} parameters, `{class_name}`; labels: {labels}.',
         f'Trained on {escape_markdown(checkpoint["dataset"])} by',
-        f'    {without_folders(checkpoint["command"])}',
+        f'    {command_without_folders(checkpoint["command"])}',
     ]
 
 

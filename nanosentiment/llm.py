@@ -19,8 +19,8 @@ from http.client import HTTPException
 
 from configurator import printable
 from nanosentiment.download import (
-    SameHostRedirect,
     is_private,
+    open_request,
     read_response,
     split_password,
 )
@@ -79,20 +79,17 @@ def ask(url, key, prompt, config):
     body = {'model': config['llm_model'], 'messages': messages, 'temperature': 0}
     headers = {'Content-Type': 'application/json'}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    authorization = password_header
-    if key:
-        authorization = f'Bearer {key}'
+    authorization = f'Bearer {key}' if key else password_header
     if authorization:
         # urllib would send an ordinary header to the target of a redirect as well
         request.add_unredirected_header('Authorization', authorization)
-    opener = urllib.request.build_opener(SameHostRedirect)
     seconds = config['llm_timeout']
 
     n_failures = 0
     while True:
         retry_after = ''
         try:
-            with opener.open(request, timeout=seconds) as response:
+            with open_request(request, seconds) as response:
                 answer = read_answer(read_response(response, seconds), url)
             # a server may send the key back
             if len(key) >= MIN_SECRET_LENGTH:
@@ -158,6 +155,9 @@ def check_llm_settings(url, key, config):
         raise ValueError('--llm_prompt has no {text}, in whose place each text goes; add it')
     if config['llm_n'] < 0:
         raise ValueError(f'--llm_n={config["llm_n"]} is negative; give a number of texts')
+    if key and split_password(url)[1]:
+        what = 'LLM_API_KEY is set, and the address of --llm has a password'
+        raise ValueError(f'{what}; a request can carry one of the two, so unset the other')
     if re.search('[^!-~]', key):
         what = 'LLM_API_KEY holds a space or another character that no HTTP header may hold'
         raise ValueError(f'{what}; set it again, for --llm')

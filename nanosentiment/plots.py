@@ -11,6 +11,7 @@ import itertools
 
 import numpy as np
 
+from nanosentiment.files import open_whole
 from nanosentiment.metrics import (
     calibration_error,
     confusion,
@@ -257,10 +258,16 @@ def import_style():
     return style
 
 
+def save_figure(figure, path):
+    """Writes a figure as PNG. ValueError if it cannot be written."""
+    with open_whole(path, 'wb') as f:
+        figure.savefig(f, format='png')
+
+
 def save_comparison(path, logs):
     """Draws the comparison of several runs, see draw_comparison, and saves it."""
     with import_style().context(['default', STYLE]):
-        draw_comparison(logs).savefig(path)
+        save_figure(draw_comparison(logs), path)
 
 
 def draw_figures(folder, runs, parent, evaluation, log):
@@ -305,5 +312,5 @@ def draw_figures(folder, runs, parent, evaluation, log):
             parent / 'seeds.png': draw_seeds(n_right, n_texts, names, baselines),
         }
         for path, figure in figures.items():
-            figure.savefig(path)
+            save_figure(figure, path)
     return list(figures)

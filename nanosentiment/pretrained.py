@@ -1090,7 +1090,8 @@ def check_tokens(folder, tokenizer_state, tokenizer_vocab_size, vocab_size):
     path = os.path.join(folder, 'tokenizer.json')
     vocab = None
     if os.path.exists(path):
-        vocab = read_object(path).get('model', {}).get('vocab')
+        model = read_object(path).get('model')
+        vocab = model.get('vocab') if isinstance(model, dict) else {}
     name = tokenizer_state['name']
     if tokenizer_state['kind'] == 'json':
         own_vocab = json.loads(tokenizer_state['text'])['model']['vocab']

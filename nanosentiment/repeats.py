@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from nanosentiment.files import hide_folders, lock_folder, to_json
+from nanosentiment.files import hide_home, lock_folder, to_json
 from nanosentiment.metrics import (
     METRICS,
     format_metric,
@@ -174,10 +174,10 @@ def check_same_settings(run, settings, config, kind, changeable):
         # seeds differ in `seed` and folds in `fold`; a single run has no `seeds`
         if name in changeable or name in (kind, 'seeds'):
             continue
-        # evaluation.json shows no folders, 'auto' was resolved, and a run that goes on has the
-        # init_from it began with
+        # evaluation.json hides the home folder, 'auto' was resolved, and a run that goes on has
+        # the init_from it began with
         wanted = config.get(name)
-        if hide_folders(wanted) == value or wanted in (value, 'auto', 'resume'):
+        if hide_home(wanted) == value or wanted in (value, 'auto', 'resume'):
             continue
         different.append(name)
     if different:

@@ -786,7 +786,7 @@ def swallows_rows(fields, lines, dialect):
 
 
 MAX_CHARACTERS = 1 << 24  # of one record, which must fit into memory
-MANY_LINES = 100  # of one record; where quotes are often broken, none is longer
+MANY_LINES = 100  # of one record, where quotes were often broken so far
 MAX_READ_AGAIN = 10  # times, on average, before that counts
 
 
@@ -803,7 +803,7 @@ class Lines:
         self.source = iter(lines)
         self.waiting = deque()  # lines that were put back
         self.record = []  # the lines that the last record in quotes has taken
-        self.ran_out = False  # has it asked for more lines than there are?
+        self.ran_out = False  # has it asked for more lines than it got?
         self.n_read = 0  # lines from the source
         self.n_put_back = 0
 

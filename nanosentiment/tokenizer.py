@@ -22,6 +22,7 @@ from collections import Counter, defaultdict
 import regex  # comes with tiktoken; the standard library's re does not know \p{L}
 import tiktoken.load
 
+from nanosentiment.files import read_text
 from nanosentiment.pairs import split_pair
 from nanosentiment.tokenizer_files import is_gpt2_classifier, read_tokenizer_json
 
@@ -514,8 +515,8 @@ def get_tokenizer(name, texts=None):
     if os.path.isdir(name):
         return open_json_tokenizer(path, read_tokenizer_json(path))
     if os.path.isfile(path):
-        with open(path, encoding='utf-8') as f:
-            return open_json_tokenizer(os.path.dirname(path), f.read())
+        content = read_text(path, 'fetch the file again')
+        return open_json_tokenizer(os.path.dirname(path), content)
 
     raise ValueError(
         f"no tokenizer '{name}'; use gpt2, bpe<N> or bpe<N>-prefix (257 to 65536 tokens, learned "

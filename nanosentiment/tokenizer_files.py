@@ -8,7 +8,7 @@ special_tokens_map.json and added_tokens.json.
 
 import os
 
-from nanosentiment.files import read_json
+from nanosentiment.files import read_json, read_text
 
 BERT_TOKENS = {
     'unk_token': '[UNK]',
@@ -55,8 +55,7 @@ def read_tokenizer_json(folder):
     """
     files = set(os.listdir(folder))
     if 'tokenizer.json' in files:
-        with open(os.path.join(folder, 'tokenizer.json'), encoding='utf-8') as f:
-            return f.read()
+        return read_text(os.path.join(folder, 'tokenizer.json'), 'fetch the file again')
     is_wordpiece = 'vocab.txt' in files
     is_bpe = {'vocab.json', 'merges.txt'} <= files
     if is_wordpiece or is_bpe:

@@ -10,6 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ import pytest
 
 # before torch is imported: with pytest-xdist there is a process for each core already
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+from nanosentiment.repeats import stop_signals  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY = (
@@ -116,7 +119,7 @@ def check_message(err):
     """
     assert 'Traceback' not in err, err
     line = err.rstrip('\n').rpartition('\n')[2]
-    short_line = re.sub(r'/tmp/pytest-\S*/', '', line)
+    short_line = re.sub(rf'{re.escape(tempfile.gettempdir())}/\S*/', '', line)
     assert len(short_line) <= 400, f'{len(short_line)} characters: {short_line}'
     assert ';' in line, f'no remedy: {line}'
 
@@ -162,7 +165,7 @@ def run_here(monkeypatch, capsys):
     def run_script(script, *args, status=0):
         path = os.path.join(ROOT, script)
         monkeypatch.setattr(sys, 'argv', [path, *args])
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in stop_signals()}
         code = 0
         try:
             runpy.run_path(path, run_name='__main__')

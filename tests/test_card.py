@@ -2,11 +2,17 @@
 
 import json
 import re
+import shlex
 
 import pytest
 from evaluated_run import write_run
 
-from nanosentiment.card import format_value, model_card, without_folders
+from nanosentiment.card import (
+    command_without_folders,
+    format_value,
+    model_card,
+    without_folders,
+)
 from nanosentiment.metrics import wilson
 from nanosentiment.predictions import read_predictions
 
@@ -144,7 +150,10 @@ def test_a_label_cannot_break_the_card(tmp_path):
     [
         ('/home/ann/mine.csv', 'mine.csv'),
         ('~/data/mine.csv', 'mine.csv'),
-        ('train.py --dataset=/home/ann/my.csv --seed=1', 'train.py --dataset=my.csv --seed=1'),
+        ('/home/ann/my data/x.csv', 'x.csv'),
+        (r'C:\Users\ann\x.csv', 'x.csv'),
+        ('~ann/x/y.csv', 'y.csv'),
+        ('/', '/'),  # a delimiter
         ('https://example.org/a/b', 'https://example.org/a/b'),
         ('out/a/b', 'out/a/b'),
         (3, 3),
@@ -153,3 +162,6 @@ def test_a_label_cannot_break_the_card(tmp_path):
 def test_a_card_names_no_folders_of_the_machine(value, shown):
     """It is made to be shared."""
     assert without_folders(value) == shown
+    command = shlex.join(['python', 'train.py', f'--dataset={value}', '--seed=1'])
+    expected = shlex.join(['python', 'train.py', f'--dataset={shown}', '--seed=1'])
+    assert command_without_folders(command) == expected

@@ -564,7 +564,7 @@ def test_a_full_disk_behind_stdout_is_named(n):
     with open('/dev/full', 'w') as full:
         status, err = run_main(f'print("x" * {n})', stdout=full)
     assert status == 2
-    assert err.startswith('stdout cannot be written (No space left on device)')
+    assert err.startswith('stdout cannot be written, or a file not read (No space left')
     assert err.count('\n') == 1
 
 

@@ -28,7 +28,7 @@ from nanosentiment.evaluation import (
     split_examples,
     wandb_plots,
 )
-from nanosentiment.files import hide_folders, read_sealed_json
+from nanosentiment.files import hide_home, read_sealed_json
 from nanosentiment.memmaps import read_meta
 from nanosentiment.metrics import ece, fit_temperature, softmax
 from nanosentiment.predictions import (
@@ -131,7 +131,7 @@ def test_the_tables_say_what_the_model_says(evaluated):
     assert classifier.temperature != 1
     assert classifier.temperature == pytest.approx(fit_temperature(logits, targets), rel=1e-3)
     saved = read_sealed_json(evaluated.out_dir / 'evaluation-val.json', '')
-    assert saved == hide_folders(evaluated.val)
+    assert saved == hide_home(evaluated.val)
     assert saved['temperature'] == classifier.temperature
     assert saved['ece_calibrated'] == pytest.approx(ece(probabilities, targets), abs=1e-6)
 
@@ -341,7 +341,7 @@ def test_unknown_labels_of_a_file_count_as_wrong(with_unknown, capsys):
     assert np.shape(evaluation['confusion']) == (5, 5)
     assert sum(evaluation['confusion'][4]) == 2
     saved = read_sealed_json(with_unknown.out_dir / 'evaluation.json', '')
-    assert saved == hide_folders(evaluation)
+    assert saved == hide_home(evaluation)
     print_evaluation(evaluation)
     printed = capsys.readouterr().out
     assert any(line.split()[:5] == ['meh', *['0.000'] * 3, '2'] for line in printed.split('\n'))

@@ -12,15 +12,17 @@ import pytest
 from conftest import ROOT
 
 from nanosentiment.files import (
+    HOST,
     check_fields,
     check_zip,
     from_json,
-    hide_folders,
+    hide_home,
     lock_folder,
     open_whole,
     read_json,
     read_json_lines,
     read_sealed_json,
+    temporary_name,
     to_json,
     write_sealed_json,
     write_whole,
@@ -62,7 +64,7 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path):
     """Who can write into the folder could else let us destroy any file of ours."""
     victim = tmp_path / 'victim'
     victim.write_text('precious')
-    os.symlink(victim, tmp_path / f'x.txt.{os.getpid()}.tmp')
+    os.symlink(victim, temporary_name(tmp_path / 'x.txt', 'tmp'))
     write_whole(tmp_path / 'x.txt', 'new')
     assert victim.read_text() == 'precious'
     assert (tmp_path / 'x.txt').read_text() == 'new'
@@ -72,8 +74,14 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path):
 def test_what_a_killed_process_has_left_of_a_file_is_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, '-c', ''])
     dead.wait()
-    others = {f'last.pt.{os.getppid()}.tmp', f'best.pt.{dead.pid}.tmp', 'last.pt.tmp'}
-    for name in (f'last.pt.{dead.pid}.tmp', *others):
+    ours = f'nanosentiment-{HOST}'
+    others = {
+        f'last.pt.{ours}-{os.getppid()}.tmp',  # it still runs
+        f'best.pt.{ours}-{dead.pid}.tmp',  # of another file
+        f'last.pt.nanosentiment-elsewhere-{dead.pid}.tmp',
+        f'last.pt.{dead.pid}.tmp',  # somebody else's, such as x.csv.20231105.tmp
+    }
+    for name in (f'last.pt.{ours}-{dead.pid}.tmp', *others):
         (tmp_path / name).write_text('')
     write_whole(tmp_path / 'last.pt', 'new')
     assert set(os.listdir(tmp_path)) == {'last.pt', *others}
@@ -166,7 +174,9 @@ def test_a_cut_last_line_is_left_out_and_a_broken_one_is_named(tmp_path):
     path = tmp_path / 'metrics.jsonl'
     path.write_text('{"iter": 1}\n{"iter": 2}\n{"it')
     assert read_json_lines(path) == [{'iter': 1}, {'iter': 2}]
-    path.write_text('{"iter": 1}\n{"iter": NaN}\n{"iter": 3}\n')
+    path.write_text('{"iter": 1, "norm": Infinity}\n')  # of an older version, with float16
+    assert read_json_lines(path) == [{'iter': 1, 'norm': float('inf')}]
+    path.write_text('{"iter": 1}\n{"iter": }\n{"iter": 3}\n')
     with pytest.raises(ValueError, match=r'metrics\.jsonl, line 2 is not JSON'):
         read_json_lines(path)
 
@@ -199,18 +209,16 @@ def test_a_zip_archive_is_checked_and_other_files_pass(tmp_path):
     check_zip(tmp_path / 'text')
 
 
-def test_paths_are_shown_from_the_current_or_the_home_folder_on(tmp_path, monkeypatch):
-    """evaluation.json is shared, and a user's name and folders are nobody's business."""
-    (tmp_path / 'home/project').mkdir(parents=True)
-    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    monkeypatch.chdir(tmp_path / 'home/project')
+def test_the_home_folder_is_hidden_where_a_path_begins(tmp_path, monkeypatch):
+    """evaluation.json is shared, and a user's name is nobody's business."""
+    monkeypatch.setenv('HOME', '/home/ann')
     content = {
-        'run': f'{tmp_path}/home/project/out/run',
-        'settings': {'dataset': f'{tmp_path}/home/mine.csv', 'seed': 1},
-        'files': [f'{tmp_path}/elsewhere/x.csv', 'out/x.csv'],
+        'run': '/home/ann/project/out/run',
+        'command': "python train.py --dataset=/home/ann/x.csv '--text_file=/mnt/home/ann/y'",
+        'files': ['/mnt/home/ann/x.csv', 'out/x.csv', 3],
     }
-    assert hide_folders(content) == {
-        'run': 'out/run',
-        'settings': {'dataset': '~/mine.csv', 'seed': 1},
-        'files': [f'{tmp_path}/elsewhere/x.csv', 'out/x.csv'],
+    assert hide_home(content) == {
+        'run': '~/project/out/run',
+        'command': "python train.py --dataset=~/x.csv '--text_file=/mnt/home/ann/y'",
+        'files': ['/mnt/home/ann/x.csv', 'out/x.csv', 3],
     }

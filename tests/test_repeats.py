@@ -308,7 +308,9 @@ def test_a_seed_ends_with_the_process_that_started_it(tiny, tmp_path):
     args = [*tiny, '--max_epochs=1000', f'--out_dir={tmp_path}']
     parent = start('train.py', *args, '--seeds=2')
     log_path = tmp_path / 'seed-1/metrics.jsonl'
+    deadline = time.monotonic() + 60 * SLOW
     while not log_path.exists():
+        assert time.monotonic() < deadline, 'it does not begin'
         time.sleep(0.05)
     err = run('train.py', *args, '--seeds=2', status=2).err
     assert f'{tmp_path} is in use by process {parent.pid}' in err

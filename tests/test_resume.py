@@ -1,5 +1,6 @@
 """A run that is killed, stopped or moved goes on, and ends as if nothing had happened."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -193,6 +195,49 @@ def test_a_reader_that_goes_away_costs_no_training(trained, run_here, tmp_path):
     assert 'Traceback' not in err
     flags = [f'--out_dir={tmp_path}', '--init_from=resume', '--max_epochs=1']
     run_here('train.py', *flags)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='pseudo terminals are of Unix')
+def test_a_terminal_that_is_closed_costs_no_training(trained, tmp_path):
+    """Its stdout and stderr are gone then, so that nothing can be said of it."""
+    terminal, end_of_process = os.openpty()
+    args = [*trained.args, f'--out_dir={tmp_path}', '--max_epochs=1000']
+    ends = {'stdin': end_of_process, 'stdout': end_of_process, 'stderr': end_of_process}
+    process = start('train.py', *args, start_new_session=True, **ends)
+    os.close(end_of_process)
+    reader = threading.Thread(target=read_all, args=(terminal,), daemon=True)
+    reader.start()
+    wait_for_iter(40, process, tmp_path)
+    process.send_signal(signal.SIGHUP)
+    os.close(terminal)
+    assert process.wait(60 * SLOW) in (128 + signal.SIGHUP, 128 + signal.SIGTERM)
+    assert read_checkpoint(tmp_path / 'last.pt')['run']['iter'] >= 40
+
+
+def read_all(fd):
+    """Reads what a process prints on a terminal, until that is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(fd, 1000):
+            pass
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='a reader that goes away is seen by SIGPIPE and EPIPE')
+def test_both_outputs_may_go_away(trained, tmp_path):
+    """`python train.py ... 2>&1 | head` ended in a traceback that nobody saw, and saved nothing."""
+    args = [*trained.args, f'--out_dir={tmp_path}', '--max_epochs=1000']
+    process = start('train.py', *args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60 * SLOW) == 128 + signal.SIGTERM
+    assert read_checkpoint(tmp_path / 'last.pt')['run']['iter'] > 0
+
+
+def test_a_finished_run_without_validation_goes_on(tiny, run_here, tmp_path):
+    """It has a best checkpoint, the last one, and no score by which that was chosen."""
+    args = [*tiny, f'--out_dir={tmp_path}', '--val_fraction=0', '--max_epochs=1']
+    run_here('train.py', *args)
+    flags = [f'--out_dir={tmp_path}', '--init_from=resume', '--max_epochs=2']
+    assert run_here('train.py', *flags).last['best']['epoch'] == 2
 
 
 # -----------------------------------------------------------------------------

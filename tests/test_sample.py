@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from unittest import mock
 
 import pytest
@@ -211,11 +212,14 @@ def test_a_pipe_is_answered_when_it_pauses(moved):
     command = [sys.executable, f'{ROOT}/sample_classify.py', f'--out_dir={moved}', '--json=True']
     pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'stderr': subprocess.DEVNULL}
     process = subprocess.Popen(command, text=True, **pipes)
+    killer = threading.Timer(60 * SLOW, process.kill)  # else a missing answer would hang the tests
+    killer.start()
     for text in ('late and awful', 'lovely, thanks'):
         process.stdin.write(f'{text}\n')
         process.stdin.flush()
         assert json.loads(process.stdout.readline())['text'] == text
-    process.communicate(timeout=60 * SLOW)
+    process.communicate()
+    killer.cancel()
 
 
 def test_a_blank_line_has_an_answer_without_a_label(moved):
@@ -707,6 +711,13 @@ def test_nan_of_pandas_is_written_as_null(tmp_path):
     answer_table(tmp_path / 'rows.jsonl', tmp_path / 'out.jsonl')
     row = json.loads((tmp_path / 'out.jsonl').read_text())
     assert (row['stars'], row['all']) == (None, [1, None])
+
+
+def test_a_deep_value_costs_nothing(tmp_path):
+    deep = '[' * 600 + ']' * 600
+    (tmp_path / 'rows.jsonl').write_text(f'{{"body": "late", "deep": {deep}, "x": NaN}}\n')
+    answer_table(tmp_path / 'rows.jsonl', tmp_path / 'out.jsonl')
+    assert f'"deep": {deep}, "x": null' in (tmp_path / 'out.jsonl').read_text()
 
 
 @pytest.mark.parametrize('read, extension', [(read_csv, 'csv'), (read_jsonl, 'jsonl')])
