@@ -305,10 +305,14 @@ def test_a_graph_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
 
 def test_probabilities_that_are_no_numbers_are_not_written(tmp_path):
     """A comparison with nan is never true, so the check must not be one for a difference."""
+    result = {'checked': 6, 'same_labels': 6, 'max_difference': float('nan')}
+    with pytest.raises(ValueError, match='differ by up to nan'):
+        to_onnx.check_result(result, 'run.onnx')
+
     classifier = make_classifier(tmp_path)
     with torch.no_grad():
         classifier.model.head.bias.fill_(float('nan'))
-    with pytest.raises(ValueError, match='differ by up to nan'):
+    with pytest.raises(ValueError, match='answers with numbers that are not finite'):
         to_onnx.export(classifier, str(tmp_path / 'run.onnx'))
 
 
