@@ -22,7 +22,7 @@ from nanosentiment.metrics import (
     per_class,
     share_ci,
 )
-from nanosentiment.predictions import read_evaluation
+from nanosentiment.predictions import evaluate_command, read_evaluation
 
 # the environment variable that tells a seed or fold which process has started it
 PARENT = 'NANOSENTIMENT_PARENT'
@@ -92,7 +92,7 @@ def run_repeats(config, changeable):
             what = f'{run} has no test split to be compared on'
             remedy = 'set test_fraction or test_file, and choose another out_dir'
             raise ValueError(f'{what}; {remedy}')
-        evaluation = read_evaluation(evaluation_path, f'delete {run} and train again')
+        evaluation = read_evaluation(evaluation_path, f'run {evaluate_command(run)}')
         check_same_settings(run, evaluation['settings'], config, kind, changeable)
         evaluations.append(evaluation)
 

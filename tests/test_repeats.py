@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, SLOW, run, start
 
 import prepare
-from nanosentiment.files import lock_folder
+from nanosentiment.files import lock_folder, read_sealed_json, write_sealed_json
 from nanosentiment.memmaps import Split
 from nanosentiment.predictions import read_predictions
 from nanosentiment.repeats import find_runs, print_summary, run_repeats, summarize
@@ -362,9 +362,9 @@ def test_seeds_of_train_py(tiny, tmp_path):
 
     # a run from other weights is a different net
     path = out / 'seed-1' / 'evaluation.json'
-    evaluation = json.loads(path.read_text())
+    evaluation = read_sealed_json(path, '')
     evaluation['settings']['init_from'] = 'minilm'
-    path.write_text(json.dumps(evaluation))
+    write_sealed_json(path, evaluation)
     mixed = run('train.py', *args, f'--out_dir={out}', '--seeds=2', status=2)
     assert 'init_from' in mixed.err
 
