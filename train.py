@@ -809,10 +809,12 @@ if __name__ == '__main__':
         except (ValueError, OSError) as error:
             stop(error)
 
-    # Ctrl-C and the like finish the step and save; a second one ends the process at once
+    # Ctrl-C and the like finish the step and save. A second one ends the process at once, but for
+    # a closed terminal, which the kernel tells as well as the shell.
     def on_signal(number, frame):
         signals.append(number)
-        signal.signal(number, signal.SIG_DFL)
+        if number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
 
     handled_signals = stop_signals()
     for number in handled_signals:

@@ -160,9 +160,11 @@ def test_two_trainings_in_one_folder_are_one_too_many(trained, run_here, tmp_pat
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='Windows closes windows in another way')
 def test_a_closed_terminal_saves_like_ctrl_c(trained, tmp_path):
+    """It is told twice, by the kernel and by the shell."""
     args = [*trained.args, f'--out_dir={tmp_path}', '--max_epochs=1000']
     process = start('train.py', *args)
     wait_for_iter(30, process, tmp_path)
+    process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGHUP)
     assert process.wait(60 * SLOW) == 128 + signal.SIGHUP
     assert read_checkpoint(tmp_path / 'last.pt')['run']['iter'] >= 30
