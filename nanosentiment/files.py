@@ -312,7 +312,7 @@ def read_json_lines(path):
     The objects of a .jsonl file in a list, [] if there is no such file.
 
     A last line that a kill has cut short is left out. Raises ValueError if another line is broken.
-    NaN and Infinity are read, because logs of older versions hold them.
+    NaN and Infinity, which logs of older versions hold, are None.
     """
     if not os.path.exists(path):
         return []
@@ -326,7 +326,7 @@ def read_json_lines(path):
         if not line:
             continue
         try:
-            objects.append(json.loads(line))
+            objects.append(json.loads(line, parse_constant=lambda name: None))
         except (ValueError, RecursionError) as error:
             # this line has no line end, because a kill has cut it
             if number == len(lines):
