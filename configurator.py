@@ -40,14 +40,17 @@ def stop(message):
 
     The message says what is wrong, where, and the remedy.
     """
-    print_error(printable(' '.join(str(message).split())))
+    print_error(' '.join(str(message).split()))
     sys.exit(2)
 
 
 def print_error(line):
-    """Prints a line on stderr, unless that is gone: a terminal may have been closed."""
+    """Prints a line on stderr, see printable, unless that is gone with a closed terminal."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
+
+
+CONTROL_CHARACTER = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')
 
 
 def printable(text):
@@ -56,9 +59,6 @@ def printable(text):
     shown as \\x1b. Line ends and tabs stay.
     """
     return CONTROL_CHARACTER.sub(lambda match: f'\\x{ord(match[0]):02x}', text)
-
-
-CONTROL_CHARACTER = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')
 
 
 def run_script(main):

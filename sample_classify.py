@@ -30,7 +30,7 @@ from collections import Counter
 from json import dumps, loads  # not the module, because json is a setting here
 from pathlib import Path
 
-from configurator import configure, printable, run_script, stop
+from configurator import configure, print_error, printable, run_script, stop
 from nanosentiment.columns import parse_columns, row_text
 from nanosentiment.files import open_whole, to_json
 from nanosentiment.labels import shorten
@@ -191,16 +191,11 @@ def find_checkpoint():
 # where the texts come from
 
 
-def say(line):
-    """One line for people on stderr, because stdout has the answers."""
-    print(printable(line), file=sys.stderr)
-
-
 def open_table():
     """The Table of `input`. What it has guessed is said on stderr."""
     table = Table(input, delimiter, encoding, header)
     for note in table.notes:
-        say(f'{input}: {note}')
+        print_error(f'{input}: {note}')
     return table
 
 
@@ -227,7 +222,7 @@ def read_text_file(path):
         if not encoding:
             encoding_of_file, note = find_encoding(path)
             if note:
-                say(f'{path}: {note}')
+                print_error(f'{path}: {note}')
         with open_text(path, encoding_of_file, newline=None) as file:
             content = SURROGATE.sub('\ufffd', file.read())
     if not content.strip():
@@ -406,7 +401,7 @@ def classify_rows(classifier, table, text_columns, pair_columns, writer):
         [(reason, n)] = n_rows_of_reason.most_common(1)
         what = f'{input}: {n_without:,} of {n_rows:,} rows have no answer'
         why = f'most often because of: {reason} ({n:,}); the first is {first_reason}'
-        say(f'{what}, {why}; see the column {writer.names["reason"]}')
+        print_error(f'{what}, {why}; see the column {writer.names["reason"]}')
 
 
 class Progress:
@@ -509,13 +504,13 @@ class AnswerWriter:
             self.table.writerow({name: csv_cell(value) for name, value in row.items()})
 
 
-def json_text(row):
+def json_text(value):
     """A value from JSON as JSON. NaN, with which pandas marks an empty cell, becomes null."""
     try:
-        return to_json(row, ensure_ascii=False)
+        return to_json(value, ensure_ascii=False)
     except ValueError:
-        row = loads(dumps(row), parse_constant=lambda name: None)
-        return to_json(row, ensure_ascii=False)
+        value = loads(dumps(value), parse_constant=lambda name: None)
+        return to_json(value, ensure_ascii=False)
 
 
 def csv_cell(value):
@@ -618,9 +613,9 @@ def classify():
 
     classifier = Classifier(str(path), device=device, windows=windows)
     if is_run(str(path)):
-        say(f'{path}, trained on {classifier.checkpoint["dataset"]}')
+        print_error(f'{path}, trained on {classifier.checkpoint["dataset"]}')
     else:
-        say(f'{path}, labels {shorten(classifier.labels)}')
+        print_error(f'{path}, labels {shorten(classifier.labels)}')
 
     prepare_stdout()
     if input:

@@ -30,7 +30,7 @@ import torch
 
 from model import Config, Transformer
 from nanosentiment import fast, memmaps, metrics, pretrained
-from nanosentiment.checks import check_checkpoint, check_run
+from nanosentiment.checks import CHECKPOINT, check_checkpoint, check_run
 from nanosentiment.cleaning import STEPS, clean
 from nanosentiment.device import choose_device
 from nanosentiment.files import cannot_be_written, check_fields, check_zip, open_whole
@@ -38,8 +38,6 @@ from nanosentiment.pairs import join_pair
 from nanosentiment.tokenizer import get_tokenizer, load_tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# what every checkpoint holds, those of older versions, too
-KEYS = {'model', 'config', 'settings', 'labels', 'tokenizer', 'recipe'}
 RESUME = 'make room, then go on with --init_from=resume'
 TRAIN_AGAIN = 'train again, or name another --out_dir'
 
@@ -92,18 +90,22 @@ def load_pt(path, remedy):
         raise ValueError(
             f'{path} cannot be opened: {pretrained.describe_error(error)}; {remedy}'
         ) from None
-    if not isinstance(checkpoint, dict) or not KEYS <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or not CHECKPOINT.keys() <= checkpoint.keys():
         what = f'{path} is no checkpoint of this project, such as one of nanoGPT'
         raise ValueError(f'{what}; name the best.pt of a run of train.py')
     try:
         check_checkpoint(checkpoint, Config)
     except Exception as error:  # what somebody has put into it may lead to any of them
-        reason = pretrained.describe_error(error)
-        raise ValueError(f'{path} cannot be used: {reason}; {remedy}') from None
+        raise cannot_be_used(path, error, remedy) from None
     return checkpoint
 
 
-def find_file(path):
+def cannot_be_used(path, error, remedy=TRAIN_AGAIN):
+    """The ValueError for a checkpoint that can be opened, but holds what led to another error."""
+    return ValueError(f'{path} cannot be used: {pretrained.describe_error(error)}; {remedy}')
+
+
+def checkpoint_file(path):
     """A .pt file, or a folder that holds a best.pt -> the file. ValueError if there is none."""
     if os.path.isdir(path):
         folder = path
@@ -122,7 +124,7 @@ def read_checkpoint(path):
 
     ValueError if the file is missing, damaged, of another program or of another version.
     """
-    return load_pt(find_file(path), TRAIN_AGAIN)
+    return load_pt(checkpoint_file(path), TRAIN_AGAIN)
 
 
 def build_model(path, checkpoint):
@@ -131,8 +133,7 @@ def build_model(path, checkpoint):
         model = Transformer(Config(**checkpoint['config']))
         model.load_state_dict(checkpoint['model'])
     except RuntimeError as error:  # a weight is missing or of another shape
-        what = f'{path} cannot be used: {pretrained.describe_error(error)}'
-        raise ValueError(f'{what}; {TRAIN_AGAIN}') from None
+        raise cannot_be_used(path, error) from None
     return model
 
 
@@ -142,7 +143,7 @@ def open_checkpoint(path):
 
     ValueError if the file is missing, damaged or of another version.
     """
-    path = find_file(path)
+    path = checkpoint_file(path)
     checkpoint = load_pt(path, TRAIN_AGAIN)
     model = build_model(path, checkpoint)
     tokenizer_state = checkpoint['tokenizer']
@@ -151,11 +152,11 @@ def open_checkpoint(path):
     except Exception as error:
         if tokenizer_state['kind'] == 'json' and isinstance(error, ValueError):
             raise  # the package tokenizers is missing, and the message says so
-        what = f'{path} cannot be used: its tokenizer: {pretrained.describe_error(error)}'
-        raise ValueError(f'{what}; {TRAIN_AGAIN}') from None
+        reason = pretrained.describe_error(error)
+        raise cannot_be_used(path, ValueError(f'its tokenizer: {reason}')) from None
     if tokenizer.n_vocab > model.config.vocab_size:
-        what = f'{path} cannot be used: it knows {model.config.vocab_size} tokens'
-        raise ValueError(f'{what}, its tokenizer has {tokenizer.n_vocab}; {TRAIN_AGAIN}')
+        sizes = f'it knows {model.config.vocab_size} tokens, its tokenizer {tokenizer.n_vocab}'
+        raise cannot_be_used(path, ValueError(sizes))
     return model.eval(), tokenizer, checkpoint
 
 
@@ -255,7 +256,7 @@ def check_resumable(path, checkpoint, defaults):
         check_fields(checkpoint, {'optimizer': dict, 'scaler': dict, 'command': str}, {}, 'it')
         check_run(checkpoint['run'])
     except ValueError as error:
-        raise ValueError(f'{path} cannot be used: {error}; remove it and train again') from None
+        raise cannot_be_used(path, error, 'remove it and train again') from None
 
 
 def check_same_data(checkpoint, meta, path, folder):
@@ -346,12 +347,10 @@ def model_of_run(path, checkpoint, n_class, labels, settings):
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # a weight of another shape
-        what = f'{path} cannot be used: {pretrained.describe_error(error)}'
-        raise ValueError(f'{what}; {TRAIN_AGAIN}') from None
+        raise cannot_be_used(path, error) from None
     others = [name for name in missing if not name.startswith('head.')] + unexpected
     if others:
-        what = f'{path} cannot be used: its weights do not fit, such as {others[0]}'
-        raise ValueError(f'{what}; {TRAIN_AGAIN}')
+        raise cannot_be_used(path, ValueError(f'its weights do not fit, such as {others[0]}'))
     model.loaded = {'notes': notes}
     return model
 

@@ -228,6 +228,9 @@ STEPS = {
     'lowercase': lowercase,
 }
 
+# the types of their values, for files that hold them
+STEP_TYPES = {name: bool for name in STEPS} | {'speakers': str}
+
 # -----------------------------------------------------------------------------
 # all of them
 

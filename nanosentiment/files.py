@@ -128,13 +128,12 @@ def is_running(process_number):
 # one process at a time
 
 
-def lock_folder(folder, setting='out_dir'):
+def lock_folder(folder):
     """
     Locks a folder, which is made if need be, until this process ends, in whatever way.
 
     Returns the open lock file, which the caller must keep: the lock ends with it. ValueError if
-    another process has the lock; `setting` is what names the folder. File systems that know no
-    locks, and Windows, go without.
+    another process has the lock. File systems that know no locks, and Windows, go without.
     """
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, LOCK_FILE)
@@ -150,7 +149,7 @@ def lock_folder(folder, setting='out_dir'):
         owner = lock.read().strip() or 'another process'
         lock.close()
         raise ValueError(
-            f'{folder} is in use by {owner}; wait until it has ended, or set another --{setting}'
+            f'{folder} is in use by {owner}; wait until it has ended, or set another --out_dir'
         )
     lock.truncate(0)
     lock.write(f'process {os.getpid()} on {HOST}\n')
@@ -316,11 +315,7 @@ def read_json_lines(path):
     """
     if not os.path.exists(path):
         return []
-    try:
-        with open(path, encoding='utf-8') as f:
-            lines = f.read().split('\n')
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f'{path} cannot be read ({error}); remove it') from None
+    lines = read_text(path, 'remove it').split('\n')
     objects = []
     for number, line in enumerate(lines, 1):
         if not line:

@@ -68,6 +68,7 @@ def write_split(folder, name, is_in_split, ids, lengths, labels, rows):
 def write_meta(folder, meta):
     """Writes meta.json, with the checksums of all other files that are in the folder by now."""
     names = sorted(os.listdir(folder))
+    # rejected.csv is for people, and no program reads it
     checksums = {name: checksum(f'{folder}/{name}') for name in names if name != 'rejected.csv'}
     write_sealed_json(f'{folder}/meta.json', meta | {'checksums': checksums})
 

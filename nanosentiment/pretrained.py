@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nanosentiment.cleaning import STEP_TYPES
 from nanosentiment.files import (
     check_fields,
     check_texts,
@@ -955,7 +956,6 @@ def other_label_names(labels):
 
 EXPORTED = 'exported_by_nanosentiment'  # a key of tokenizer_config.json
 EXPORTED_FILES = ('model.safetensors', 'tokenizer.json', 'tokenizer_config.json')
-CLEANING = {'strip_html': bool, 'speakers': str, 'strip_brackets': bool, 'lowercase': bool}
 EXPORTED_INFO = {
     'temperature': (float, int),
     'keep': str,
@@ -993,11 +993,11 @@ def exported_info(folder):
         tokenizer_path = os.path.join(folder, 'tokenizer_config.json')
         was_exported = os.path.exists(tokenizer_path) and read_object(tokenizer_path).get(EXPORTED)
         if was_exported:
-            say_changed(folder, ['config.json'])
+            say_changed(folder, ['config.json'], 'temperature and cleaning')
         return {}
     try:
         check_fields(info, {'cleaning': dict}, EXPORTED_INFO, 'nanosentiment')
-        check_fields(info['cleaning'], CLEANING, {}, 'its cleaning')
+        check_fields(info['cleaning'], STEP_TYPES, {}, 'its cleaning')
         if not 0 < info.get('temperature', 1.0) < math.inf:
             raise ValueError(f'its temperature is {info["temperature"]}')
     except ValueError as error:
@@ -1008,16 +1008,16 @@ def exported_info(folder):
         if expected.get(name, digest) != digest:
             changed.append(name)
     if changed:
-        say_changed(folder, changed)
+        say_changed(folder, changed, 'temperature')
         info.pop('temperature', None)
     return info
 
 
-def say_changed(folder, names):
+def say_changed(folder, names, left_out):
     """One line on files of an export that are not as export.py has written them."""
     print(
         f'{folder}: {", ".join(names)} changed since the export, by further training or by damage; '
-        'its temperature is left out',
+        f'its {left_out} is left out',
         file=sys.stderr,
     )
 

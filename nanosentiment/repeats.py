@@ -76,7 +76,12 @@ def run_repeats(config, changeable):
         what = f'{kind}s={n} starts its runs one after the other, without torchrun'
         raise ValueError(f'{what}; start it with python, or set --{kind} for a single run')
 
-    lock = lock_folder(config['out_dir'])
+    with lock_folder(config['out_dir']):
+        return run_each(config, changeable, kind, n)
+
+
+def run_each(config, changeable, kind, n):
+    """The runs 1 to n of run_repeats, in a folder that nobody else trains in."""
     evaluations = []
     for k in range(1, n + 1):
         run = os.path.join(config['out_dir'], f'{kind}-{k}')
@@ -84,7 +89,7 @@ def run_repeats(config, changeable):
         if not is_finished(run):
             print(f'{kind} {k} of {n}: {run}', flush=True)
             status = train_once(run, kind, k)
-            # a run that was interrupted ends well, but without a summary; it has said why
+            # it has said why it ended
             if status != 0 or not is_finished(run):
                 return status
         evaluation_path = os.path.join(run, 'evaluation.json')
@@ -99,7 +104,6 @@ def run_repeats(config, changeable):
     summary = summarize(config['out_dir'], evaluations)
     print_summary(summary)
     print(to_json(summary))
-    lock.close()
     return 0
 
 

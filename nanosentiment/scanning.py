@@ -7,13 +7,12 @@ files, say_findings prints that for people, and check_scan stops if there is not
 
 import csv
 import os
-import sys
 from array import array
 from collections import Counter, defaultdict
 
 import numpy as np
 
-from configurator import printable
+from configurator import print_error
 from nanosentiment.cleaning import clean_or_keep
 from nanosentiment.columns import check_keys, find_columns, row_label, row_text
 from nanosentiment.labels import describe_labels, label_order, shorten
@@ -418,7 +417,7 @@ def say_findings(files, paths, rejected_path, max_rejected):
 def say(line):
     """Prints one line on stderr; under torchrun only the first process does."""
     if os.getenv('RANK', '0') == '0':
-        print(printable(' '.join(line.splitlines())), file=sys.stderr)  # of a label, too
+        print_error(' '.join(line.splitlines()))  # a label may have several lines
 
 
 def check_scan(scan, paths, recipe):
