@@ -71,6 +71,19 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path):
     assert not os.path.islink(tmp_path / 'x.txt')
 
 
+def test_two_processes_may_write_the_same_file(tmp_path):
+    """Under one temporary name, each would take the other's half for a leftover."""
+    path = tmp_path / 'x.txt'
+    code = f'from nanosentiment.files import write_whole; write_whole({str(path)!r}, "theirs")'
+    with open_whole(path) as file:
+        file.write('ours, ')
+        subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+        assert path.read_text() == 'theirs'
+        file.write('all of it')
+    assert path.read_text() == 'ours, all of it'
+    assert os.listdir(tmp_path) == ['x.txt']
+
+
 def test_what_a_killed_process_has_left_of_a_file_is_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, '-c', ''])
     dead.wait()

@@ -325,6 +325,7 @@ def test_a_seed_ends_with_the_process_that_started_it(tiny, tmp_path):
             assert time.monotonic() < deadline, 'it trains on'
             time.sleep(0.05)
     assert (tmp_path / 'seed-1/last.pt').exists()
+    assert not (tmp_path / 'seed-1/summary.json').exists(), 'it has trained to its end'
 
 
 @pytest.mark.slow
