@@ -8,6 +8,9 @@ because most users train without it.
 """
 
 import itertools
+import sys
+import unicodedata
+import warnings
 
 import numpy as np
 
@@ -42,6 +45,8 @@ STYLE = {
 
 # the numbers in the cells of a larger confusion matrix would be too small to read
 MAX_LABELS_WITH_NUMBERS = 20
+MAX_LABEL_WIDTH = 40  # characters of a label
+INCHES_PER_CHARACTER = 0.065  # of 8 points, on average; Chinese characters are twice as wide
 
 
 def new_figure(width, height):
@@ -120,8 +125,11 @@ def draw_comparison(logs):
 def draw_confusion(table, labels):
     """A confusion table (K, K): the colour is the share of the true label, the text the count."""
     n_class = len(labels)
-    n_inches = min(n_class, 20)  # more labels get smaller cells, not a larger figure
-    figure = new_figure(2.4 + 0.6 * n_inches, 1.6 + 0.5 * n_inches)
+    names = [shorten_label(label) for label in labels]
+    name_inches = INCHES_PER_CHARACTER * max(text_width(name) for name in names)
+    n_cells = min(n_class, 20)  # more labels get smaller cells, not a larger figure
+    # the names below the table are slanted by 40 degrees, so they are about 0.7 of their width high
+    figure = new_figure(1.7 + 0.6 * n_cells + name_inches, 1 + 0.5 * n_cells + 0.7 * name_inches)
     axes = figure.subplots()
 
     n_true = table.sum(axis=1, keepdims=True)
@@ -138,10 +146,23 @@ def draw_confusion(table, labels):
     # parse_math: a label may hold a $, which would begin a formula
     positions = range(n_class)
     slanted = {'rotation': 40, 'ha': 'right', 'rotation_mode': 'anchor'}
-    axes.set_xticks(positions, labels, parse_math=False, **slanted)
-    axes.set_yticks(positions, labels, parse_math=False)
+    axes.set_xticks(positions, names, parse_math=False, **slanted)
+    axes.set_yticks(positions, names, parse_math=False)
     axes.set(xlabel='predicted', ylabel='truth')
     return figure
+
+
+def shorten_label(label):
+    """A label on one line of at most MAX_LABEL_WIDTH characters."""
+    line = ' '.join(label.split())
+    if len(line) > MAX_LABEL_WIDTH:
+        line = line[: MAX_LABEL_WIDTH - 3] + '...'
+    return line
+
+
+def text_width(text):
+    """The width of a text in Latin letters. A Chinese, Japanese or Korean character counts as 2."""
+    return sum(2 if unicodedata.east_asian_width(character) in 'WF' else 1 for character in text)
 
 
 def draw_reliability(logits, predictions, is_right, temperature):
@@ -258,6 +279,37 @@ def import_style():
     return style
 
 
+def find_fonts(texts):
+    """
+    The names of fonts that together have all letters of the texts, matplotlib's own first. If no
+    font of this machine has one of them, a line on stderr says so.
+    """
+    from matplotlib.font_manager import findSystemFonts, fontManager, get_font
+
+    own_font = 'DejaVu Sans'
+    families = [own_font]
+    own_letters = get_font(fontManager.findfont(own_font)).get_charmap()
+    missing = {ord(letter) for letter in ''.join(texts) if letter.isprintable()} - set(own_letters)
+    if not missing:
+        return families
+
+    # matplotlib's own list of fonts may be older than the fonts; without serifs they go together
+    paths = sorted(findSystemFonts(), key=lambda path: ('Sans' not in path, path))
+    for path in paths:
+        font = get_font(path)
+        letters = missing.intersection(font.get_charmap())
+        if letters and 'Regular' in font.style_name:
+            fontManager.addfont(path)
+            families.append(font.family_name)
+            missing -= letters
+        if not missing:
+            return families
+    letters = ''.join(map(chr, sorted(missing)[:5]))
+    what = f'no font of this machine has letters of the labels, such as {letters}'
+    print(f'{what}; the pictures show boxes for them, report.html shows them', file=sys.stderr)
+    return families
+
+
 def save_figure(figure, path):
     """Writes a figure as PNG. ValueError if it cannot be written."""
     with open_whole(path, 'wb') as f:
@@ -301,7 +353,8 @@ def draw_figures(folder, runs, parent, evaluation, log):
     temperature = evaluation.get('temperature', 1)
     baselines = evaluation.get('baseline', {})
     # 'default': the user's own matplotlibrc must not change the figures
-    with style.context(['default', STYLE]):
+    fonts = {'font.family': find_fonts([*labels, *names])}
+    with style.context(['default', STYLE, fonts]):
         figures = {
             folder / 'curves.png': draw_curves(log, best),
             folder / 'confusion.png': draw_confusion(table, labels),
@@ -311,6 +364,8 @@ def draw_figures(folder, runs, parent, evaluation, log):
             folder / 'length.png': draw_lengths(lengths, is_right),
             parent / 'seeds.png': draw_seeds(n_right, n_texts, names, baselines),
         }
-        for path, figure in figures.items():
-            save_figure(figure, path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'Glyph')  # find_fonts has said it in one line
+            for path, figure in figures.items():
+                save_figure(figure, path)
     return list(figures)

@@ -17,6 +17,8 @@ from nanosentiment.plots import (
     draw_lengths,
     draw_reliability,
     draw_seeds,
+    find_fonts,
+    shorten_label,
 )
 from nanosentiment.predictions import read_predictions
 
@@ -152,3 +154,68 @@ def test_the_seeds_stand_beside_their_mean_and_the_baselines():
     assert 'mean 0.875, sd 0.177' in labels
     assert 'majority, 0.500' in labels
     assert 'bag of words' not in ' '.join(labels)
+
+
+# -----------------------------------------------------------------------------
+# labels of any length, number and language
+
+LONG = [f'the delivery came far too late for me {i}' for i in range(3)]
+ARABIC = ['تأخر التسليم كثيرا', 'محايد', 'التسليم جيد']
+
+
+@pytest.mark.parametrize(
+    'labels', [LONG, ARABIC, [f'label number {i}' for i in range(77)], ['negative']]
+)
+def test_no_label_is_cut_off(labels):
+    n_class = len(labels)
+    figure = draw_confusion(np.eye(n_class, dtype=int), labels)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    width, height = figure.canvas.get_width_height()
+    for text in [
+        *axes.get_xticklabels(),
+        *axes.get_yticklabels(),
+        axes.xaxis.label,
+        axes.yaxis.label,
+    ]:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= width and box.y1 <= height, text
+
+
+def test_long_labels_leave_room_for_the_cells():
+    figures = [draw_confusion(np.eye(3, dtype=int), labels) for labels in (LONG, ['a', 'b', 'c'])]
+    widths = []
+    for figure in figures:
+        figure.draw_without_rendering()
+        widths.append(figure.axes[0].get_window_extent().width)
+    assert widths[0] > 0.9 * widths[1]
+
+
+def test_a_very_long_label_is_shortened():
+    shortened = shorten_label('one\ntwo ' * 100)
+    assert len(shortened) == 40
+    assert shortened.startswith('one two one')
+    assert shortened.endswith('...')
+    assert shorten_label('fine') == 'fine'
+
+
+def test_letters_that_no_font_has_are_said_in_one_line(tmp_path, monkeypatch, capsys):
+    """matplotlib warned once for each letter and picture."""
+    monkeypatch.setattr('matplotlib.font_manager.findSystemFonts', lambda: [])
+    assert find_fonts(['消极的', 'bad']) == ['DejaVu Sans']
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1
+    assert '极' in err
+
+
+def test_a_font_of_the_machine_is_taken_for_letters_that_matplotlib_lacks(monkeypatch):
+    """Here its own second font, which has letters that the first one lacks."""
+    from matplotlib import font_manager
+
+    path = font_manager.findfont('STIXGeneral')
+    monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [path])
+    own_letters = font_manager.get_font(font_manager.findfont('DejaVu Sans')).get_charmap()
+    letters = font_manager.get_font(path).get_charmap()
+    letter = next(chr(i) for i in letters if i not in own_letters and chr(i).isprintable())
+    assert find_fonts([letter]) == ['DejaVu Sans', 'STIXGeneral']
