@@ -130,8 +130,12 @@ def read_checkpoint(path):
 def build_model(path, checkpoint):
     """The model of a checkpoint that load_pt has read. ValueError if a weight does not fit."""
     try:
-        model = Transformer(Config(**checkpoint['config']))
-        model.load_state_dict(checkpoint['model'])
+        # Without memory, and so without the random weights of a new model, which would take longer
+        # than all else: 1.3 s for MPNet. The weights of the file take their place.
+        with torch.device('meta'):
+            model = Transformer(Config(**checkpoint['config']))
+        weights = {name: weight.float() for name, weight in checkpoint['model'].items()}
+        model.load_state_dict(weights, assign=True)
     except RuntimeError as error:  # a weight is missing or of another shape
         raise cannot_be_used(path, error) from None
     return model
