@@ -1,8 +1,8 @@
 """
-Makes something to look at from a run's files, after evaluate.py: pictures and a model card, a
-language model's answers beside ours, several runs beside each other, or the README's table of
-results. It needs no torch.
-$ python report.py --out_dir=out/sentiment_scratch  # curves, confusion, ... .png and card.md
+Makes something to look at from a run's files, after evaluate.py: a page on which its errors can be
+looked through, pictures and a model card, a language model's answers beside ours, several runs
+beside each other, or the README's table of results. It needs no torch.
+$ python report.py --out_dir=out/sentiment_scratch  # report.html, curves.png, ... and card.md
 $ python report.py --llm=http://localhost:11434/v1 --llm_model=llama3.2
 $ python report.py --compare=out/minilm_sst2,out/mpnet_sst2  # their scores and curves together
 $ python report.py --readme=True
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from configurator import configure, run_script
+from nanosentiment.browser import write_browser
 from nanosentiment.card import format_value, markdown_table, model_card
 from nanosentiment.files import read_json_lines, read_sealed_json, to_json, write_whole
 from nanosentiment.llm import ask_about_rows, print_answers
@@ -42,7 +43,7 @@ llm_timeout = 60.0  # seconds without an answer; a large model on a CPU may need
 llm_retries = 4  # after HTTP 429 or 5xx, or a broken connection
 llm_backoff = 1.0  # seconds before the first retry, doubled each time
 # -----------------------------------------------------------------------------
-# pictures and card
+# page, pictures and card
 
 
 def choose_run(parent):
@@ -57,15 +58,21 @@ def choose_run(parent):
     return runs[0], runs
 
 
-def draw_pictures(folder, runs, parent):
-    """The pictures of the run in `folder`, and one of all runs in `parent`. Returns their paths."""
-    # the pictures can do without evaluation.json
+def name_run(folder, parent):
+    """What the run in `folder` is called, which is parent or a run of it: 'minilm_sst2-seed-1'."""
+    name = folder.resolve().name
+    if folder != parent:
+        name = f'{parent.resolve().name}-{name}'
+    return name
+
+
+def read_run(folder):
+    """-> what evaluation.json and metrics.jsonl of a run hold; {} and [] without these files."""
     evaluation = {}
     path = folder / 'evaluation.json'
     if path.exists():
         evaluation = read_evaluation(path, f'run {evaluate_command(folder)}')
-    log = read_json_lines(folder / 'metrics.jsonl')
-    return draw_figures(folder, runs, parent, evaluation, log)
+    return evaluation, read_json_lines(folder / 'metrics.jsonl')
 
 
 def write_card(folder, parent):
@@ -75,11 +82,8 @@ def write_card(folder, parent):
         raise ValueError(f'the card needs {evaluation_path}; run {evaluate_command(folder)} first')
     evaluation = read_evaluation(evaluation_path, f'run {evaluate_command(folder)}')
     errors = read_predictions(folder, 'errors')[0]
-    name = folder.resolve().name
-    if folder != parent:
-        name = f'{parent.resolve().name}-{name}'
     card_path = folder / 'card.md'
-    write_whole(card_path, model_card(evaluation, errors, name, language))
+    write_whole(card_path, model_card(evaluation, errors, name_run(folder, parent), language))
     return card_path
 
 
@@ -309,12 +313,16 @@ def make_reports(config):
         print(table_path)
         return {'files': [str(table_path)], 'llm': summary}
 
-    files = draw_pictures(folder, runs, parent)
-    for path in files:
+    # the page and the pictures can do without evaluation.json, but not the card
+    evaluation, log = read_run(folder)
+    page_path = write_browser(folder, runs, parent, name_run(folder, parent), evaluation, log)
+    print(page_path)
+    picture_paths = draw_figures(folder, runs, parent, evaluation, log)
+    for path in picture_paths:
         print(path)
     card_path = write_card(folder, parent)
     print(card_path)
-    return {'files': [str(path) for path in [*files, card_path]]}
+    return {'files': [str(path) for path in [page_path, *picture_paths, card_path]]}
 
 
 def main():

@@ -22,28 +22,29 @@ def test_torch_is_not_imported():
 
 
 # -----------------------------------------------------------------------------
-# pictures and card
+# page, pictures and card
 
 
-def test_pictures_and_card_are_made(tmp_path):
+def test_page_pictures_and_card_are_made(tmp_path):
     """Without a display: the user's matplotlib may be set to open windows."""
     pytest.importorskip('matplotlib')
     write_run(tmp_path)
     result = run('report.py', f'--out_dir={tmp_path}', env={'MPLBACKEND': 'tkagg'})
     names = [os.path.basename(path) for path in result.last['files']]
     pictures = ['curves.png', 'confusion.png', 'reliability.png', 'length.png', 'seeds.png']
-    assert names == [*pictures, 'card.md']
+    assert names == ['report.html', *pictures, 'card.md']
     for name in names:
         assert (tmp_path / name).exists()
 
 
-def test_without_evaluation_json_there_are_pictures_but_no_card(tmp_path):
+def test_without_evaluation_json_there_are_page_and_pictures_but_no_card(tmp_path):
     """One line says which command is missing."""
     pytest.importorskip('matplotlib')
     write_run(tmp_path, with_evaluation=False)
     result = run('report.py', f'--out_dir={tmp_path}', status=2)
     assert f'python evaluate.py --out_dir={tmp_path}' in result.err
     assert result.err.count('\n') == 1
+    assert (tmp_path / 'report.html').exists()
     assert f'{tmp_path}/seeds.png' in result.out
     assert (tmp_path / 'seeds.png').exists()
     assert not (tmp_path / 'card.md').exists()
@@ -63,12 +64,14 @@ def test_a_folder_of_seeds_has_one_picture_of_all(tmp_path):
 
 
 def test_without_matplotlib_one_line_says_what_to_install(tmp_path):
+    """The page needs no matplotlib."""
     write_run(tmp_path)
     code = 'import sys; sys.modules["matplotlib"] = None; '
     code += 'import report; report.run_script(report.main)'
     result = run(['-c', code], f'--out_dir={tmp_path}', status=2, cwd=ROOT)
     assert 'pip install matplotlib' in result.err
     assert result.err.count('\n') == 1
+    assert (tmp_path / 'report.html').exists()
 
 
 def test_damaged_predictions_are_one_line(tmp_path):
