@@ -6,9 +6,11 @@ $ python evaluate.py --out_dir=out/sentiment_scratch --split=val
 $ python evaluate.py --out_dir=out/sentiment_scratch --input=labelled.csv
 $ python evaluate.py --out_dir=out/A --against=out/B     # is A better than B, or was it luck?
 $ python evaluate.py --out_dir=out/A --dataset=new/place/mine.csv     # its data has moved
+$ python evaluate.py --out_dir=out/A_folds --suspects=True   # which labels of the data are wrong?
 
-Writes predictions.csv, errors.csv and evaluation.json into the folder of each run. Their names say
-if it was not best.pt or not the test split, as in predictions-val.csv and predictions-last.csv.
+Writes predictions.csv, errors.csv, explanations.jsonl and evaluation.json into the folder of each
+run. Their names say if it was not best.pt or not the test split, as in predictions-val.csv and
+predictions-last.csv.
 """
 
 import os
@@ -27,6 +29,7 @@ from nanosentiment.evaluation import (
 )
 from nanosentiment.files import to_json
 from nanosentiment.repeats import find_runs, print_summary, summarize
+from nanosentiment.suspects import print_suspects, write_suspects
 from nanosentiment.tables import Table
 
 # -----------------------------------------------------------------------------
@@ -37,6 +40,8 @@ split = 'test'  # or 'val', 'train'
 input = ''  # instead of a split: a labelled table, such as a .csv, .tsv or .jsonl
 against = ''  # another run, or its seeds or folds, already evaluated on the same rows
 windows = False  # True: all of a text longer than block_size, as the mean of several windows
+explain = 50  # of so many errors, the most confident ones, report.html shows which words did it
+suspects = False  # of folds that are evaluated: the rows whose label is probably wrong, no more
 # input
 text_column = ''  # '' is the training data's
 text_pair_column = ''  # likewise, of a run that was trained with pairs of texts
@@ -108,7 +113,7 @@ def evaluate_run(run):
         settings = find_settings(classifier)
         folder = prepare.prepare(settings, carried_tokenizer(classifier.checkpoint))
         examples = split_examples(classifier, folder, split, settings)
-    evaluation = evaluate(classifier, examples, run, split, input, batch_size)
+    evaluation = evaluate(classifier, examples, run, split, input, batch_size, explain)
     print_evaluation(evaluation)
     return evaluation
 
@@ -121,6 +126,12 @@ def evaluate_all():
     """
     if batch_size < 1:
         raise ValueError(f'batch_size={batch_size} is too small; give it a positive number')
+    if explain < 0:
+        raise ValueError(f'explain={explain} is out of range; set it to 0 or more errors')
+    if suspects:
+        result = write_suspects(out_dir)
+        print_suspects(result)
+        return result
     if against:
         # if it was not evaluated, that should be said now and not after minutes
         predictions_by_text(find_runs(against), split, input, windows)
@@ -141,8 +152,8 @@ def main():
     configure(globals())
     result = evaluate_all()
 
-    # how a run was made stands in its evaluation.json, and would make the last line very long
-    for key in ('settings', 'versions', 'git', 'checksums'):
+    # how a run was made stands in its evaluation.json, and texts would make the last line very long
+    for key in ('settings', 'versions', 'git', 'checksums', 'first'):
         result.pop(key, None)
     print(to_json(result))
 

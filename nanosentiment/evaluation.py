@@ -2,15 +2,17 @@
 Evaluates a run: predictions on a split or a labelled file, scores, and tables for people.
 
 `split_examples` or `file_examples` collects the texts and their labels. `evaluate` lets the run
-classify them, computes the scores and writes three files into the run's folder:
+classify them, computes the scores and writes these files into the run's folder:
 
-    predictions.csv    one row per text, with the columns that predictions.py lists
-    errors.csv         the wrong ones among them, most confident first
-    evaluation.json    the scores, the baselines, and how the run was made
+    predictions.csv      one row per text, with the columns that predictions.py lists
+    errors.csv           the wrong ones among them, most confident first
+    explanations.jsonl   of some errors, which words carried the wrong label, see explain.py
+    evaluation.json      the scores, the baselines, and how the run was made
 
 The rest compares two runs on the same texts, and shows the scores.
 """
 
+import contextlib
 import os
 import tempfile
 from collections import Counter
@@ -24,7 +26,8 @@ from nanosentiment.cleaning import clean
 from nanosentiment.columns import check_keys, find_columns, parse_columns, row_label, row_text
 from nanosentiment.datasets import find_raw
 from nanosentiment.error_tags import TAGS, tag_text
-from nanosentiment.files import checksum, hide_home, write_sealed_json
+from nanosentiment.explain import explain
+from nanosentiment.files import checksum, hide_home, open_whole, to_json, write_sealed_json
 from nanosentiment.labels import label_order, parse_label_names, shorten
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.metrics import (
@@ -37,6 +40,7 @@ from nanosentiment.metrics import (
     share_ci,
     softmax,
 )
+from nanosentiment.pairs import show_pair
 from nanosentiment.predictions import (
     check_table,
     evaluate_command,
@@ -285,13 +289,15 @@ def extend_labels(known, names, path, label_column):
 # evaluation
 
 
-def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=64):
+def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=64, n_explained=0):
     """
-    Classifies the examples, writes the three files and returns what evaluation.json holds.
+    Classifies the examples, writes the files and returns what evaluation.json holds.
 
     out_dir is the run's folder, or the .pt file that is evaluated; split and input say where the
-    examples are from, and are part of the files' names. See `predictions.output_paths`.
-    Raises ValueError if the files cannot be written.
+    examples are from, and are part of the files' names. See `predictions.output_paths`. Of the
+    most confident errors n_explained are explained, which takes as many forward passes as they have
+    words; explanations.jsonl is only there if some are. Raises ValueError if the files cannot be
+    written.
     """
     paths = output_paths(out_dir, split, input, classifier.windows)
     check_writable(os.path.dirname(paths['evaluation']) or '.')
@@ -320,7 +326,6 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     evaluation['baseline'] = baseline_scores(examples.baseline, split)
     evaluation |= describe_run(classifier, examples)
 
-    evaluation['files'] = paths
     columns = prediction_columns(
         classifier, examples, logits, probabilities, predictions, confidence, tags
     )
@@ -328,9 +333,32 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     most_confident_first = np.argsort(-confidence[errors], kind='stable')
     write_table(paths['predictions'], columns, range(len(logits)))
     write_table(paths['errors'], columns, errors[most_confident_first])
-    evaluation['checksums'] = {name: checksum(paths[name]) for name in ('predictions', 'errors')}
+    explained = errors[most_confident_first][:n_explained]
+    write_explanations(paths['explanations'], classifier, examples, explained, batch_size)
+    if len(explained) == 0:
+        del paths['explanations']
+    evaluation['files'] = paths
+    tables = [name for name in paths if name != 'evaluation']
+    evaluation['checksums'] = {name: checksum(paths[name]) for name in tables}
     write_sealed_json(paths['evaluation'], hide_home(evaluation))
     return evaluation
+
+
+def write_explanations(path, classifier, examples, rows, batch_size):
+    """
+    Explains the predictions of some rows, numbers (m,) of examples, in a file of JSON lines: what
+    explain.py gives, and the number of the row in the raw file. Without rows an older file goes.
+    """
+    if len(rows) == 0:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+        return
+    explanations = explain(classifier, [examples.texts[i] for i in rows], batch_size)
+    with open_whole(path, encoding='utf-8') as f:
+        for i, explanation in zip(rows, explanations):
+            line = {'row': int(examples.record_numbers[i])} | explanation
+            line['pieces'] = [show_pair(piece) for piece in line['pieces']]
+            f.write(to_json(line) + '\n')
 
 
 def check_writable(folder):

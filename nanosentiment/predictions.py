@@ -45,7 +45,8 @@ TEXT_COLUMNS = ('text', 'answer')
 
 def output_paths(out_dir, split='test', input='', windows=False):
     """
-    Where the files of an evaluation lie: {'predictions', 'errors', 'evaluation': path}.
+    Where the files of an evaluation lie: {'predictions', 'errors', 'explanations', 'evaluation':
+    path}.
 
     Only best.pt on the test split has the plain names, which the report and --seeds read.
     Examples: predictions-val.csv, predictions-input-windows.csv, and predictions-last-val.csv of
@@ -66,6 +67,7 @@ def output_paths(out_dir, split='test', input='', windows=False):
     return {
         'predictions': os.path.join(folder, f'predictions{suffix}.csv'),
         'errors': os.path.join(folder, f'errors{suffix}.csv'),
+        'explanations': os.path.join(folder, f'explanations{suffix}.jsonl'),
         'evaluation': os.path.join(folder, f'evaluation{suffix}.json'),
     }
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,7 +29,7 @@ from nanosentiment.evaluation import (
     split_examples,
     wandb_plots,
 )
-from nanosentiment.files import hide_home, read_sealed_json
+from nanosentiment.files import checksum, hide_home, read_json_lines, read_sealed_json
 from nanosentiment.memmaps import read_meta
 from nanosentiment.metrics import ece, fit_temperature, softmax
 from nanosentiment.predictions import (
@@ -107,6 +108,29 @@ def test_the_errors_are_the_wrong_rows_most_confident_first(evaluated):
     wrong = [row for row in rows if row['label'] != row['prediction']]
     assert errors == sorted(wrong, key=lambda row: -float(row['confidence']))
     assert len(errors) == round((1 - evaluated.test['accuracy']) * len(rows))
+
+
+def test_the_most_confident_errors_are_explained(evaluated, copy):
+    """report.py needs no torch, so what needs the model is written down."""
+    other_labels = (evaluated.test_examples.targets + 1) % 3  # so that there are errors
+    examples = replace(evaluated.test_examples, targets=other_labels)
+    evaluation = evaluate(evaluated.classifier, examples, str(copy), n_explained=2)
+    errors = read_csv(copy / 'errors.csv')
+    explanations = read_json_lines(copy / 'explanations.jsonl')
+    assert [line['row'] for line in explanations] == [int(row['row']) for row in errors[:2]]
+    for line, row in zip(explanations, errors):
+        assert ''.join(line['pieces']) == unquote_formula(row['text'])
+        assert line['label'] == row['prediction']
+        assert len(line['weights']) == len(line['pieces'])
+    assert evaluation['files']['explanations'] == str(copy / 'explanations.jsonl')
+    assert evaluation['checksums']['explanations'] == checksum(copy / 'explanations.jsonl')
+
+
+def test_explanations_of_another_evaluation_do_not_stay(evaluated, copy):
+    (copy / 'explanations.jsonl').write_text('old')
+    evaluation = evaluate(evaluated.classifier, evaluated.test_examples, str(copy))
+    assert not (copy / 'explanations.jsonl').exists()
+    assert 'explanations' not in evaluation['files']
 
 
 def test_the_tables_say_what_the_model_says(evaluated):
