@@ -12,34 +12,46 @@ $ python sample_classify.py --input=rows.csv --text_column=title,body --output=a
 A table keeps all its rows, in their order, and all its cells. It gets the columns label,
 probability, runner_up and reason: a row that cannot be classified has the reason in place of an
 answer. With --probabilities=True it also gets a column p(<label>) for each label.
+
+$ python sample_classify.py --text="Not worth the money." --explain=True     # which words did it
+$ python sample_classify.py --input=unlabelled.csv --output=next.csv --sort=uncertain
+$ python sample_classify.py --serve=True                                     # a page to try it
 """
 
 import codecs
 import contextlib
-import csv
 import gzip
 import io
-import itertools
 import os
 import select
 import signal
 import stat
 import sys
 import time
-from collections import Counter
-from json import dumps, loads  # not the module, because json is a setting here
 from pathlib import Path
 
 from configurator import configure, print_error, printable, run_script, stop
-from nanosentiment.columns import parse_columns, row_text
+from nanosentiment.answers import (
+    CHUNK_SIZE,
+    FORMATS,
+    AnswerCounts,
+    AnswerWriter,
+    all_columns_of,
+    answer_rows,
+    check_number_of_columns,
+    find_text_columns,
+    format_of,
+)
+from nanosentiment.explain import explain as explain_texts
+from nanosentiment.explain import strongest
 from nanosentiment.files import open_whole, to_json
 from nanosentiment.labels import shorten
+from nanosentiment.pairs import PAIR_MARK
 from nanosentiment.tables import (
     BYTE_ORDER_MARKS,
     OTHER_FORMATS,
     SURROGATE,
     Table,
-    cell_text,
     check_encoding,
     find_encoding,
     find_extension,
@@ -47,6 +59,7 @@ from nanosentiment.tables import (
     refuse_other_formats,
     report_unreadable,
 )
+from nanosentiment.uncertain import least_sure_first
 
 # -----------------------------------------------------------------------------
 # model
@@ -66,14 +79,19 @@ output = ''  # copy of input with answers: .csv, .tsv, .json, .jsonl, or .gz; ''
 json = False  # one JSON object per text or row; so do .jsonl, .ndjson and .json outputs
 probabilities = False  # of all labels: table columns p(<label>), or lines below an answer
 threshold = 0.0  # 0.8: "uncertain" below that; evaluate.py prints the accuracy for each threshold
+explain = False  # which words, or turns of a dialogue, carried the label: each is left out in turn
+sort = ''  # of a table, uncertain: what to label next, that is the least sure first
+# page
+serve = False  # a page on this machine, and on no other, to try the model in a browser
+port = 8000  # of the page; 0 takes any that is free
 # system
 batch_size = 64
 device = 'auto'
 # -----------------------------------------------------------------------------
 
 # what --help shows first
-FIRST = ('out_dir', 'text', 'input', 'text_column', 'output', 'probabilities')
-CHOICES = {'header': ('auto', 'True', 'False')}
+FIRST = ('out_dir', 'text', 'input', 'text_column', 'output', 'probabilities', 'explain', 'serve')
+CHOICES = {'header': ('auto', 'True', 'False'), 'sort': ('', 'uncertain')}
 
 EXAMPLES = (
     'I love it, thank you so much!',
@@ -85,16 +103,9 @@ EXAMPLES = (
 # on a terminal the bar is green, yellow or red, as the answer is sure or not
 COLORS = ((0.8, '\x1b[32m'), (0.6, '\x1b[33m'), (0.0, '\x1b[31m'))
 COLOR_END = '\x1b[0m'
-# what is written by the extension of output; another one is CSV
-FORMATS = {
-    '.csv': 'csv',
-    '.tsv': 'tsv',
-    '.tab': 'tsv',
-    '.json': 'json',
-    '.jsonl': 'json',
-    '.ndjson': 'json',
-}
-CHUNK_SIZE = 2048  # how many texts or rows are in memory at a time
+# behind the words of --explain: pale and strong, of the 256 colours of a terminal
+FOR_SHADES = (194, 114)
+AGAINST_SHADES = (224, 210)
 PIPE_BYTES = 1 << 16  # that are read at once, if so many are there
 # what is printed for a blank line, so that a list of answers has as many lines as the texts
 NO_ANSWER = {
@@ -105,9 +116,6 @@ NO_ANSWER = {
     'probabilities': {},
     'truncated': False,
 }
-# A JSON file with another key in each row would be a table whose size grows with the square of the
-# rows.
-MAX_COLUMNS = 1000
 PROGRESS_INTERVAL = 60  # in seconds, where stderr is no terminal
 
 # -----------------------------------------------------------------------------
@@ -121,6 +129,14 @@ def check_settings():
     if not 0 <= threshold <= 1:
         stop(f'threshold={threshold} is no probability; set it to a number from 0 to 1')
     check_encoding(encoding)
+    if sort not in ('', 'uncertain'):
+        stop(f'sort={sort} is unknown; set it to uncertain, or leave it out')
+    if sort and not input:
+        stop(f'sort={sort} orders the rows of a table; name that table with --input=')
+    if serve and (text or input):
+        stop('--serve shows a page, which takes the texts itself; leave out --text and --input')
+    if not 0 <= port < 65536:
+        stop(f'port={port} is no port; set it to a number from 1024 to 65535, or 0 for any')
     if text and input:
         stop('--text and --input are both given; leave out either of them')
     if text and not text.strip():
@@ -291,149 +307,117 @@ def more_is_there():
 
 
 # -----------------------------------------------------------------------------
+# answers
+
+
+def answer_texts(classifier, texts):
+    """An answer for each text, as Classifier.classify gives it; --explain adds what led to it."""
+    answers = classifier.classify(texts, threshold, batch_size)
+    if explain:
+        explanations = explain_texts(classifier, texts, batch_size)
+        for answer, explanation in zip(answers, explanations):
+            answer['explanation'] = explanation
+            pieces = [shorten_text(piece, 60) for piece, _ in strongest(explanation)]
+            answer['because'] = '; '.join(pieces)
+    return answers
+
+
+def shorten_text(content, width):
+    """A text on one line of at most so many characters."""
+    line = ' '.join(content.split())
+    if len(line) > width:
+        line = line[: width - 3] + '...'
+    return line
+
+
+# -----------------------------------------------------------------------------
 # a table
 
 
 def classify_table(classifier, table):
     """Copies a table to `output` or stdout, with the answers added to its rows."""
     columns = all_columns_of(table)
-    if table.is_json and len(columns) > MAX_COLUMNS and output_format() != 'json':
-        what = f'{input} has {len(columns):,} different keys, too many for the columns of a table'
-        stop(f'{what}; name a .jsonl file with --output=, or set --json=True')
-    text_columns, pair_columns = find_text_columns(columns, classifier)
+    check_number_of_columns(table, columns, output_format())
+    text_columns, pair_columns = find_text_columns(
+        table, columns, classifier, text_column, text_pair_column
+    )
+    contents = names_of_contents(classifier.labels)
+    rows = answer_rows(
+        classifier,
+        table,
+        text_columns,
+        pair_columns,
+        lambda texts: answer_texts(classifier, texts),
+    )
+    rows = show_progress(rows)
+    if sort == 'uncertain':
+        rows = least_sure_first(rows)
     if output:
         with open_output() as file:
-            writer = AnswerWriter(file, columns, classifier.labels)
-            classify_rows(classifier, table, text_columns, pair_columns, writer)
+            write_rows(rows, AnswerWriter(file, columns, contents, output_format()))
     else:
-        writer = AnswerWriter(sys.stdout, columns, classifier.labels)
-        classify_rows(classifier, table, text_columns, pair_columns, writer)
+        write_rows(rows, AnswerWriter(sys.stdout, columns, contents, output_format()))
 
 
-def all_columns_of(table):
-    """The names of all columns of a table. Stops if there is no row with any."""
-    columns = dict.fromkeys(table.columns)  # a dict keeps the order, each name once
-    if table.is_json:
-        # its rows may have different keys, while the header must have all of them
-        for _, row, _ in table:
-            columns.update(dict.fromkeys(row))
-
-    first_row = next(iter(table), None)
-    if first_row is None:
-        remedy = 'write one line for each row below a header, or a .txt file with a text per line'
-        stop(f'{input} has no rows; {remedy}')
-    if not columns:
-        line_number, _, reason = first_row
-        remedy = 'save it as an array of objects, or with one JSON object on each line'
-        stop(f'{input} has no row that can be read (line {line_number}: {reason}); {remedy}')
-    return list(columns)
+def names_of_contents(labels):
+    """What is added to each row. It depends on the labels and the settings, not on the rows."""
+    names = ['label', 'probability', 'runner_up']
+    if probabilities and output_format() == 'json':
+        names.append('probabilities')
+    elif probabilities:
+        names += [f'p({label})' for label in labels]
+    if explain:
+        names.append('because')
+    if explain and output_format() == 'json':
+        names.append('explanation')
+    if sort == 'uncertain':
+        names.append('similar_to_line')
+    names.append('reason')
+    return names
 
 
-def find_text_columns(columns, classifier):
+def write_rows(rows, writer):
+    """Writes the rows of answer_rows. Those without an answer cost one line on stderr together."""
+    counts = AnswerCounts()
+    for line_number, row, _, answer, reason in rows:
+        counts.add(line_number, answer, reason)
+        writer.write(row, answer, reason)
+    print(f'{counts.describe()}; {output or "stdout"}', file=sys.stderr)
+    missing = counts.describe_missing(input, writer.names['reason'])
+    if missing:
+        print_error(missing)
+
+
+def show_progress(rows):
     """
-    The columns that are the text, and those that are the second text of pairs, [] without pairs.
-
-    They are those of the settings, else as in training; without pairs an only column is the text.
+    Passes rows on, and shows on stderr how many there were: a terminal has one line for that, a log
+    one each minute.
     """
-    recipe = classifier.checkpoint['recipe']
-    pair_column = text_pair_column or recipe.get('text_pair_column', '')
-    if text_pair_column and not classifier.has_pairs:
-        stop('the run was trained with single texts, not pairs; leave out --text_pair_column')
-    if len(columns) == 1 and not text_column and not pair_column:
-        return columns, []  # as in a .txt file, whatever the column was called in training
-    text_columns = parse_columns(text_column or recipe['columns'][0], columns)
-    check_columns(columns, 'text_column', text_columns)
-    if not pair_column:
-        return text_columns, []
-    pair_columns = parse_columns(pair_column, columns)
-    check_columns(columns, 'text_pair_column', pair_columns)
-    return text_columns, pair_columns
-
-
-def check_columns(columns, setting, names):
-    """Stops if a name that --<setting> gives is none of the columns."""
-    for name in names:
-        if name not in columns:
-            choices = shorten(columns, 20)
-            stop(f'{input}: there is no column {name!r}; set --{setting} to one of {choices}')
-
-
-def classify_rows(classifier, table, text_columns, pair_columns, writer):
-    """
-    Classifies the rows of a table, a chunk at a time, and writes them all.
-
-    A row without an answer has a reason, and costs no line on stderr of its own.
-    """
-    n_rows, n_cut = 0, 0
-    n_rows_of_reason = Counter()
-    first_reason = ''
-    progress = Progress()
-    numbered_rows = iter(table)
-    while chunk := list(itertools.islice(numbered_rows, CHUNK_SIZE)):
-        rows_with_reasons = []
-        texts = []  # of the rows without a reason
-        for line_number, row, reason in chunk:
-            if not reason:
-                content, reason = row_text(row, text_columns, pair_columns)
-            if reason:
-                # 'broken quoting: ...' and the like are many; the kind is what matters
-                n_rows_of_reason[reason.partition(':')[0]] += 1
-                first_reason = first_reason or f'line {line_number} ({reason})'
-            else:
-                texts.append(content)
-            rows_with_reasons.append((row, reason))
-
-        answers = iter(classifier.classify(texts, threshold, batch_size))
-        for row, reason in rows_with_reasons:
-            answer = None
-            if not reason:
-                answer = next(answers)
-                n_cut += answer['truncated']
-            writer.write(row, answer, reason)
-        n_rows += len(chunk)
-        progress.show(n_rows)
-
-    progress.end()
-    n_without = n_rows_of_reason.total()
-    counts = f'{n_rows - n_without:,} of {n_rows:,} rows classified, {n_cut:,} cut as too long'
-    print(f'{counts}; {output or "stdout"}', file=sys.stderr)
-    if n_without:
-        [(reason, n)] = n_rows_of_reason.most_common(1)
-        what = f'{input}: {n_without:,} of {n_rows:,} rows have no answer'
-        why = f'most often because of: {reason} ({n:,}); the first is {first_reason}'
-        print_error(f'{what}, {why}; see the column {writer.names["reason"]}')
-
-
-class Progress:
-    """How many rows are done, on stderr: a terminal has one line for it, a log one each minute."""
-
-    def __init__(self):
-        self.started = time.perf_counter()
-        self.last_shown = self.started
-
-    def show(self, n_rows):
+    started = time.perf_counter()
+    last_shown = started
+    is_terminal = sys.stderr.isatty()
+    n_rows = 0
+    for row in rows:
+        yield row
+        n_rows += 1
+        if n_rows % CHUNK_SIZE > 0:
+            continue
         now = time.perf_counter()
-        message = f'{n_rows:,} rows, {n_rows / (now - self.started):,.0f} a second'
-        if sys.stderr.isatty():
+        message = f'{n_rows:,} rows, {n_rows / (now - started):,.0f} a second'
+        if is_terminal:
             print(f'\r{message}', end='', file=sys.stderr, flush=True)
-        elif now - self.last_shown >= PROGRESS_INTERVAL:
+        elif now - last_shown >= PROGRESS_INTERVAL:
             print(message, file=sys.stderr)
-            self.last_shown = now
-
-    def end(self):
-        if sys.stderr.isatty():
-            print(file=sys.stderr)
-
-
-# -----------------------------------------------------------------------------
-# the rows of a table with their answers
+            last_shown = now
+    if is_terminal and n_rows >= CHUNK_SIZE:
+        print(file=sys.stderr)
 
 
 def output_format():
     """What the rows of a table are written as: 'csv', 'tsv' or 'json'."""
     if json:
         return 'json'
-    return FORMATS.get(find_extension(output), 'csv')
+    return format_of(output)
 
 
 @contextlib.contextmanager
@@ -450,77 +434,6 @@ def open_output():
         yield file
 
 
-def free_name(name, taken):
-    """The name, with 'predicted_' in front as often as needed to be new."""
-    while name in taken:
-        name = 'predicted_' + name
-    return name
-
-
-class AnswerWriter:
-    """
-    Writes the rows of a table with their answers to an open file, as output_format says.
-
-    names  {'label': 'predicted_label', ...}: the columns of the answers, by what is in them. Which
-           there are depends on the labels and the settings, not on the rows.
-    """
-
-    def __init__(self, file, columns, labels):
-        self.file = file
-        self.format = output_format()
-        names = ['label', 'probability', 'runner_up']
-        if probabilities and self.format == 'json':
-            names.append('probabilities')
-        elif probabilities:
-            names += [f'p({label})' for label in labels]
-        names.append('reason')
-        self.names = {name: free_name(name, columns) for name in names}
-
-        self.table = None
-        if self.format != 'json':
-            # Cells are quoted where needed, in a .tsv too, as spreadsheets and pandas do. Lines end
-            # with the csv module's \r\n, as RFC 4180 has it.
-            tab_or_comma = '\t' if self.format == 'tsv' else ','
-            all_columns = [*columns, *self.names.values()]
-            self.table = csv.DictWriter(file, all_columns, delimiter=tab_or_comma)
-            self.table.writeheader()
-
-    def write(self, row, answer, reason):
-        """Writes one row. Its answer is that of Classifier.classify, or None if it has a reason."""
-        if answer is None:
-            # null and not '' in JSON, where a column of numbers should have nothing else
-            contents = {'label': '', 'runner_up': '', 'reason': reason}
-        else:
-            contents = answer | {'reason': ''}
-            for label, probability in answer['probabilities'].items():
-                contents[f'p({label})'] = probability
-        row = dict(row)
-        for name, column in self.names.items():
-            row[column] = contents.get(name)
-
-        if self.table is None:
-            self.file.write(json_text(row) + '\n')
-        else:
-            self.table.writerow({name: csv_cell(value) for name, value in row.items()})
-
-
-def json_text(value):
-    """A value from JSON as JSON. NaN, with which pandas marks an empty cell, becomes null."""
-    try:
-        return to_json(value, ensure_ascii=False)
-    except ValueError:
-        value = loads(dumps(value), parse_constant=lambda name: None)
-        return to_json(value, ensure_ascii=False)
-
-
-def csv_cell(value):
-    """A value from JSON as the text of a cell: None -> '', True -> 'true', ['a'] -> '["a"]'."""
-    content, reason = cell_text(value)
-    if reason:  # a list or an object
-        return json_text(value)
-    return content
-
-
 # -----------------------------------------------------------------------------
 # single texts
 
@@ -529,7 +442,7 @@ def classify_texts(classifier, lists_of_texts):
     """Prints an answer for each text: a JSON object, or one line for people."""
     for texts in lists_of_texts:
         not_blank = [content for content in texts if content.strip()]
-        answers = iter(classifier.classify(not_blank, threshold, batch_size))
+        answers = iter(answer_texts(classifier, not_blank))
         for content in texts:
             if content.strip():
                 answer = next(answers)
@@ -541,6 +454,8 @@ def classify_texts(classifier, lists_of_texts):
             print_answer(content, answer)
             if probabilities:
                 print_probabilities(answer)
+            if explain and answer['label']:
+                print_explanation(answer['explanation'])
         sys.stdout.flush()  # whoever has asked may wait for it
 
 
@@ -549,10 +464,15 @@ def draw_bar(probability):
     return f'{"#" * round(10 * probability):10}'
 
 
+def has_colors():
+    """Is stdout a terminal that may get colours? NO_COLOR is unset then (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.getenv('NO_COLOR')
+
+
 def color_bar(probability):
-    """The bar, in colour if stdout is a terminal and NO_COLOR is unset."""
+    """The bar, in colour if stdout has colours."""
     bar = draw_bar(probability)
-    if not sys.stdout.isatty() or os.getenv('NO_COLOR'):
+    if not has_colors():
         return bar
     color = next(color for at_least, color in COLORS if probability >= at_least)
     return f'{color}{bar}{COLOR_END}'
@@ -565,9 +485,7 @@ def print_answer(content, answer):
         return
     runner_up = answer['runner_up']
     runner_up_probability = answer['probabilities'][runner_up]
-    excerpt = printable(' '.join(content.split()))
-    if len(excerpt) >= 80:
-        excerpt = excerpt[:77] + '...'
+    excerpt = printable(shorten_text(content, 79))
     bar = color_bar(answer['probability'])
     line = f'{printable(answer["label"]):10} {bar} {answer["probability"]:.2f}'
     line += f'  (else {printable(runner_up)} {runner_up_probability:.2f})  {excerpt}'
@@ -581,6 +499,33 @@ def print_probabilities(answer):
     ordered = sorted(answer['probabilities'].items(), key=lambda item: item[1], reverse=True)
     for label, probability in ordered:
         print(f'  {printable(label):20} {draw_bar(probability)} {probability:.4f}')
+
+
+def print_explanation(explanation):
+    """
+    The pieces that speak for and against the label, with their weights; on a terminal with colours
+    the whole text before them, the darker the weightier.
+    """
+    pieces, weights = explanation['pieces'], explanation['weights']
+    if has_colors():
+        largest = max(map(abs, weights), default=0)
+        parts = [color_piece(piece, weight, largest) for piece, weight in zip(pieces, weights)]
+        print('  ' + ''.join(parts))
+    against = strongest(explanation | {'weights': [-weight for weight in weights]})
+    for name, pairs, sign in (('for', strongest(explanation), '+'), ('against', against, '-')):
+        if pairs:
+            listed = [f'{printable(shorten_text(piece, 60))} {sign}{w:.2f}' for piece, w in pairs]
+            print(f'  {name} {printable(explanation["label"])}: {", ".join(listed)}')
+
+
+def color_piece(piece, weight, largest):
+    """A piece of a text, green if it speaks for the label and red if against, for a terminal."""
+    shown = printable(piece.replace(PAIR_MARK, ' | ').replace('\n', ' '))
+    if abs(weight) < 0.15 * largest or largest == 0:
+        return shown
+    pale, strong = FOR_SHADES if weight > 0 else AGAINST_SHADES
+    shade = strong if abs(weight) >= 0.5 * largest else pale
+    return f'\x1b[48;5;{shade}m\x1b[38;5;16m{shown}{COLOR_END}'
 
 
 # -----------------------------------------------------------------------------
@@ -605,7 +550,7 @@ def classify():
     # before torch is imported, because this is where most mistakes come to light
     if input:
         table = open_table()
-    else:
+    elif not serve:
         texts = find_texts()
 
     # torch comes with this import: a mistyped flag should not wait for it
@@ -618,7 +563,11 @@ def classify():
         print_error(f'{path}, labels {shorten(classifier.labels)}')
 
     prepare_stdout()
-    if input:
+    if serve:
+        from nanosentiment.server import serve as serve_page
+
+        serve_page(classifier, port, threshold, batch_size)
+    elif input:
         classify_table(classifier, table)
     else:
         classify_texts(classifier, texts)
