@@ -170,6 +170,14 @@ def test_any_change_of_a_sealed_file_is_noticed(tmp_path):
     assert n_refused > 200
 
 
+def test_a_sealed_file_must_have_its_fields(tmp_path):
+    """Somebody may have written it with another content and a checksum of that."""
+    path = tmp_path / 'x.json'
+    write_sealed_json(path, {'n': '3'})
+    with pytest.raises(ValueError, match="'n' of it is str, not int; write it again"):
+        read_sealed_json(path, 'write it again', {'n': int})
+
+
 def test_a_file_of_an_older_version_has_no_checksum(tmp_path):
     (tmp_path / 'meta.json').write_text('{"rows": 3}')
     assert read_sealed_json(tmp_path / 'meta.json', '') == {'rows': 3}
