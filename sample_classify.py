@@ -34,6 +34,7 @@ from configurator import configure, print_error, printable, run_script, stop
 from nanosentiment.answers import (
     CHUNK_SIZE,
     FORMATS,
+    NO_ANSWER,
     AnswerCounts,
     AnswerWriter,
     all_columns_of,
@@ -107,15 +108,6 @@ COLOR_END = '\x1b[0m'
 FOR_SHADES = (194, 114)
 AGAINST_SHADES = (224, 210)
 PIPE_BYTES = 1 << 16  # that are read at once, if so many are there
-# what is printed for a blank line, so that a list of answers has as many lines as the texts
-NO_ANSWER = {
-    'text': '',
-    'label': '',
-    'probability': None,
-    'runner_up': '',
-    'probabilities': {},
-    'truncated': False,
-}
 PROGRESS_INTERVAL = 60  # in seconds, where stderr is no terminal
 
 # -----------------------------------------------------------------------------
@@ -447,7 +439,7 @@ def classify_texts(classifier, lists_of_texts):
             if content.strip():
                 answer = next(answers)
             else:
-                answer = NO_ANSWER | {'text': content}
+                answer = {'text': content} | NO_ANSWER
             if json:
                 print(to_json(answer, ensure_ascii=False))
                 continue

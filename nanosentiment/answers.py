@@ -28,6 +28,14 @@ CHUNK_SIZE = 2048  # how many texts or rows are in memory at a time
 # A JSON file with another key in each row would be a table whose size grows with the square of the
 # rows.
 MAX_COLUMNS = 1000
+# in place of an answer to a blank text, so that there are as many answers as texts
+NO_ANSWER = {
+    'label': '',
+    'probability': None,
+    'runner_up': '',
+    'probabilities': {},
+    'truncated': False,
+}
 
 
 def format_of(path):

@@ -10,6 +10,7 @@ This is occlusion (Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901; for 
 2016, https://arxiv.org/abs/1612.08220). docs/evaluation.md has a test of it, beside gradients.
 """
 
+import math
 import re
 
 import numpy as np
@@ -18,8 +19,8 @@ from nanosentiment.cleaning import SPEAKER
 from nanosentiment.pairs import PAIR_MARK, split_pair
 
 MAX_WORDS = 200  # a longer text is taken apart into sentences
-# texts whose variants are in memory at a time
-CHUNK_SIZE = 64
+MAX_PIECES = 400  # of a text, so that a very long one does not take hours
+CHUNK_SIZE = 16  # texts whose variants are in memory at a time
 # Chinese and Japanese have no blanks between words, so each character is a piece
 CHARACTER = r'[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]'
 WORD = re.compile(rf'\s*(?:{CHARACTER}|(?:(?!{CHARACTER})\S)+)\s*')
@@ -39,16 +40,16 @@ def split_text(text):
     """
     turns = split_turns(text)
     if len(turns) > 2:
-        return 'turns', turns
+        return 'turns', join_neighbours(turns)
     kind = 'words'
     pattern = WORD
     if len(WORD.findall(text)) > MAX_WORDS:
         kind = 'sentences'
         pattern = SENTENCE
     first, second = split_pair(text)
-    pieces = split_by(pattern, first)
+    pieces = join_neighbours(split_by(pattern, first))
     if second is not None:
-        pieces += [PAIR_MARK, *split_by(pattern, second)]
+        pieces += [PAIR_MARK, *join_neighbours(split_by(pattern, second))]
     assert ''.join(pieces) == text, (text, pieces)
     return kind, pieces
 
@@ -68,6 +69,15 @@ def split_by(pattern, text):
     if not pieces and text:
         return [text]
     return pieces
+
+
+def join_neighbours(pieces):
+    """Pieces -> at most MAX_PIECES: if there are more, several that follow each other are one."""
+    n_joined = math.ceil(len(pieces) / MAX_PIECES)
+    if n_joined < 2:
+        return pieces
+    begins = range(0, len(pieces), n_joined)
+    return [''.join(pieces[begin : begin + n_joined]) for begin in begins]
 
 
 # -----------------------------------------------------------------------------

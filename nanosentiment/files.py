@@ -194,17 +194,21 @@ def remove_abandoned(parent, prefix):
     """Removes the folders of temporary_folder whose processes were killed."""
     for name in os.listdir(parent):
         folder = os.path.join(parent, name)
-        lock_path = os.path.join(folder, LOCK_FILE)
-        if not name.startswith(prefix) or not os.path.exists(lock_path):
-            continue
+        if name.startswith(prefix) and is_abandoned(os.path.join(folder, LOCK_FILE)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_abandoned(lock_path):
+    """Has the process ended that locked the folder of this lock file, without removing it?"""
+    try:
         if time.time() - os.path.getmtime(lock_path) < ABANDONED_S:
-            continue
+            return False
         with open(lock_path) as lock:
             # where folders are shared, locks may count for one machine only
             is_ours = lock.read().endswith(f' on {HOST}\n')
-            is_abandoned = is_ours and try_lock(lock) is True
-        if is_abandoned:
-            shutil.rmtree(folder, ignore_errors=True)
+            return is_ours and try_lock(lock) is True
+    except FileNotFoundError:  # no folder of ours, or one that is just being removed
+        return False
 
 
 # -----------------------------------------------------------------------------

@@ -72,6 +72,15 @@ def test_a_long_text_is_taken_apart_into_sentences():
     assert len(sentences) == 100
 
 
+def test_a_very_long_text_has_few_pieces():
+    """Ten thousand short lines would be ten thousand rows of a forward pass."""
+    text = ''.join(f'{name}: hm.\n' for name in ('Agent', 'Customer')) * 5000
+    kind, pieces = split_text(text)
+    assert kind == 'turns'
+    assert 300 < len(pieces) <= 400
+    assert ''.join(pieces) == text
+
+
 # -----------------------------------------------------------------------------
 # weights
 
