@@ -19,7 +19,7 @@ from conftest import run, write_rows
 
 import prepare
 import report
-from nanosentiment import Classifier
+from nanosentiment import Classifier, browser
 from nanosentiment.baseline import fit_baselines
 from nanosentiment.card import model_card
 from nanosentiment.checkpoint import open_checkpoint, resume_checkpoint
@@ -117,6 +117,17 @@ def read_card(folder):
     return model_card(evaluation, errors, 'run'), rows, labels, logits.tobytes()
 
 
+def read_page(folder):
+    run = folder / 'run'
+    evaluation, log = report.read_run(run)
+    return browser.collect(run, [run], run, evaluation, log)
+
+
+def read_suspects(folder):
+    """It has no checksum, as read_log says."""
+    browser.read_suspects(folder / 'run')
+
+
 def read_summary(folder):
     return report.comparison_cells([read_sealed_json(folder / 'run/summary.json', 'train again')])
 
@@ -161,6 +172,8 @@ READERS = {
     'run/evaluation.json': read_card,
     'run/predictions.csv': read_card,
     'run/errors.csv': read_card,
+    'run/explanations.jsonl': read_page,
+    'run/suspects.csv': read_suspects,
     'run/summary.json': read_summary,
     'run/metrics.jsonl': read_log,
     'run/llm_cache.jsonl': read_answers,
@@ -185,6 +198,10 @@ def files(tmp_path_factory):
     flags += ['--tokenizer=bpe300', '--max_epochs=2', '--device=cpu', '--dtype=float32']
     run('train.py', *flags, f'--out_dir={folder}/run')
     run('export.py', f'--out_dir={folder}/run', f'--output={folder}/hf')
+    run('evaluate.py', f'--out_dir={folder}/run')  # which explains errors
+    suspects = 'row,text,label,suggested,p_label,p_suggested,fold\n'
+    suspects += '7,late again,good,bad,0.01,0.98,1\n' * 10
+    (folder / 'run/suspects.csv').write_text(suspects)
     (folder / 'run/llm_cache.jsonl').write_text('["a", "good"]\n["b", "bad"]\n' * 10)
     _, _, best = open_checkpoint(str(folder / 'run'))
     (folder / 'settings.json').write_text(json.dumps(best['settings']))
