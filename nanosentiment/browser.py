@@ -330,7 +330,10 @@ def read_suspects(parent):
                 suspects['p_label'].append(round(float(row['p_label']), 4))
                 suspects['p_suggested'].append(round(float(row['p_suggested']), 4))
                 suspects['fold'].append(row['fold'])
-    except (OSError, csv.Error, KeyError, ValueError) as error:
+    except (KeyError, ValueError):  # whose message may hold a whole cell
+        what = f'{path}: row {n_suspects} does not fit the header'
+        raise ValueError(f'{what}; write it again, or remove it') from None
+    except (OSError, csv.Error) as error:
         raise ValueError(f'{path} cannot be read ({error}); write it again, or remove it') from None
     return suspects | {'n': n_suspects}
 

@@ -222,7 +222,9 @@ def test_suspects_are_read_from_the_folder_of_the_folds(tmp_path):
 def test_damaged_suspects_are_one_line(tmp_path):
     write_run(tmp_path)
     (tmp_path / 'suspects.csv').write_text('row,text\nx,y\n')
-    with pytest.raises(ValueError, match='suspects.csv cannot be read .*; write it again'):
+    with pytest.raises(
+        ValueError, match='suspects.csv: row 1 does not fit the header; write it again'
+    ):
         write_page(tmp_path)
 
 
