@@ -22,7 +22,7 @@ from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
 from nanosentiment.plots import draw_figures, save_comparison
 from nanosentiment.predictions import evaluate_command, read_evaluation, read_predictions
-from nanosentiment.repeats import find_runs
+from nanosentiment.repeats import are_folds, find_runs
 
 # -----------------------------------------------------------------------------
 # I/O
@@ -315,7 +315,8 @@ def make_reports(config):
 
     # the page and the pictures can do without evaluation.json, but not the card
     evaluation, log = read_run(folder)
-    page_path = write_browser(folder, runs, parent, name_run(folder, parent), evaluation, log)
+    page_name = parent.resolve().name if are_folds(runs) else name_run(folder, parent)
+    page_path = write_browser(folder, runs, parent, page_name, log)
     print(page_path)
     picture_paths = draw_figures(folder, runs, parent, evaluation, log)
     for path in picture_paths:

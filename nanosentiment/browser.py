@@ -6,8 +6,10 @@ browser.py collects what the page shows; the page itself is nanosentiment/web/re
 computed here, so that the page has only to filter, sort and draw.
 """
 
+import base64
 import csv
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +26,16 @@ from nanosentiment.predictions import (
     read_predictions,
     unquote_formula,
 )
+from nanosentiment.repeats import are_folds
 
 WEB_DIR = Path(__file__).parent / 'web'
 
 # a curve of more points would look the same, and make the file larger
 MAX_CURVE_POINTS = 1000
+
+# the scores at the top of the page
+SCORES = ('accuracy', 'accuracy_ci', 'macro_f1', 'macro_f1_ci', 'nll')
+SCORES += ('ece', 'ece_calibrated', 'temperature')
 
 # nobody looks through more of them on a page; suspects.csv has all
 MAX_SUSPECTS = 500
@@ -42,16 +49,20 @@ WEIGHT_UNITS = 100
 # the page
 
 
-def write_browser(folder, runs, parent, name, evaluation, log):
+def write_browser(folder, runs, parent, name, log):
     """
-    Writes report.html of the run in `folder`. Returns its path.
+    Writes report.html of the run in `folder`, which is named `name` in its title. Returns its path.
 
-    runs are the folders of all seeds or folds in `parent`, name is the run's in the title;
-    evaluation is what evaluation.json holds, or {}; log is what metrics.jsonl holds. The folders
-    are Paths. ValueError if a file cannot be read or written.
+    runs are the folders of all seeds or folds in `parent`, log is what metrics.jsonl of the run
+    holds. The folders are Paths. Folds have one page together, in `parent`: each text was predicted
+    by one of them. ValueError if a file cannot be read or written.
     """
-    content = collect(folder, runs, parent, evaluation, log)
+    shown_runs = [folder]
     path = folder / 'report.html'
+    if are_folds(runs):
+        shown_runs = runs
+        path = parent / 'report.html'
+    content = collect(shown_runs, runs, parent, log)
     write_whole(path, make_page({'name': name} | content))
     return path
 
@@ -63,63 +74,117 @@ def make_page(content):
     script = (WEB_DIR / 'report.js').read_text(encoding='utf-8')
     page = page.replace('/* report.css */', style)
     page = page.replace('/* report.js */', script)
-    # last, so that nothing is replaced within the data
-    return page.replace('{"data": "of the run"}', embed_json(content))
+    return page.replace('the data of the run', pack(content))
 
 
-def embed_json(content):
+def pack(content):
     """
-    JSON that can stand in a <script> element: a text in it cannot end that element.
+    A JSON value, compressed to about a quarter, in letters that no browser takes for markup.
 
-    Example: ['</script>'] -> ["\\u003c/script>"]
+    report.js unpacks it: zlib's format is what browsers call deflate.
     """
     text = to_json(content, ensure_ascii=False, separators=(',', ':'))
-    text = text.replace('<', '\\u003c')
-    # older JavaScript takes these two for ends of lines
-    text = text.replace('\u2028', '\\u2028').replace('\u2029', '\\u2029')
     # half of a surrogate pair, which a .jsonl file can hold, has no UTF-8
-    return text.encode('utf-8', 'replace').decode('utf-8')
+    compressed = zlib.compress(text.encode('utf-8', 'replace'))
+    return base64.b64encode(compressed).decode('ascii')
 
 
 # -----------------------------------------------------------------------------
 # what it shows
 
 
-def collect(folder, runs, parent, evaluation, log):
-    """What report.js reads, as a dict; see `write_browser` for the arguments."""
-    rows, labels, logits = read_predictions(folder)
+def collect(shown_runs, runs, parent, log):
+    """
+    What report.js reads, as a dict. shown_runs are the runs whose texts are shown, one or all
+    folds; see `write_browser` for the other arguments.
+    """
+    evaluations = [read_evaluation_of(run) for run in shown_runs]
+    rows, labels, logits, temperatures = read_shown(shown_runs, evaluations)
     if not rows:
-        what = f'{folder}/predictions.csv holds no texts'
-        raise ValueError(f'{what}; run {evaluate_command(folder)}')
+        what = f'{shown_runs[0]}/predictions.csv holds no texts'
+        raise ValueError(f'{what}; run {evaluate_command(shown_runs[0])}')
     targets = np.array([row['truth'] for row in rows])
     predictions = np.array([row['guess'] for row in rows])
     is_right = targets == predictions
     table = metrics.confusion(targets, predictions, len(labels))
 
-    texts = text_columns(folder, rows)
-    temperature = evaluation.get('temperature', 1)
-    probabilities = metrics.softmax(logits / temperature)
+    texts = text_columns(shown_runs[0], rows)
+    calibrated_logits = logits / temperatures[:, None]
+    probabilities = metrics.softmax(calibrated_logits)
     scaled = np.rint(probabilities * PROBABILITY_UNITS).astype(int)
+    explanations = {}
+    for run in shown_runs:
+        explanations |= read_explanations(run, texts)
 
-    return {
+    evaluation = evaluations[0]
+    content = {
         'about': about_run(evaluation, len(rows)),
-        'scores': headline_scores(evaluation, logits, targets, labels),
+        'scores': evaluation or metrics.score(logits, targets, labels),
         'baselines': evaluation.get('baseline', {}),
         'coverage': evaluation.get('coverage', []),
+    }
+    if len(shown_runs) > 1:  # the scores of one fold are not those of all
+        scores = metrics.score(logits, targets, labels)
+        scores['ece'] = metrics.ece(metrics.softmax(logits), targets)
+        scores['ece_calibrated'] = metrics.ece(probabilities, targets)
+        content |= {'scores': scores, 'baselines': {}, 'coverage': []}
+        content['about'].pop('n_train', None)
+    content['scores'] = {key: content['scores'][key] for key in SCORES if key in content['scores']}
+    return content | {
         'labels': labels,
         'n_known': logits.shape[1],
         'label_scores': label_scores(table, labels),
         'confusion': table.tolist(),
         'curves': learning_curves(log, evaluation.get('best')),
-        'reliability': reliability(logits, predictions, is_right, temperature),
+        'reliability': reliability(logits, calibrated_logits, predictions, is_right),
         'lengths': accuracy_by_length(np.array(texts['tokens']), is_right),
         'tags': accuracy_by_tag(texts['tags'], is_right),
         'texts': texts,
         'probabilities': scaled.ravel().tolist(),
-        'explanations': read_explanations(folder, texts),
+        'explanations': explanations,
         'suspects': read_suspects(parent),
         'runs': run_scores(runs),
     }
+
+
+def read_evaluation_of(run):
+    """What evaluation.json of a run holds; {} without that file."""
+    path = run / 'evaluation.json'
+    if not path.exists():
+        return {}
+    return read_evaluation(path, f'run {evaluate_command(run)}')
+
+
+def read_shown(runs, evaluations):
+    """
+    The predictions of all runs, one after the other -> rows, labels and logits (n, K), as
+    read_predictions returns them, and the temperature of each row (n,).
+
+    A label that one of several runs was not trained with has there the logit -inf.
+    """
+    read = [read_predictions(run) for run in runs]
+    known = []
+    unknown = []
+    for _, names, logits in read:
+        n_known = logits.shape[1]
+        known += [name for name in names[:n_known] if name not in known]
+        unknown += [name for name in names[n_known:] if name not in unknown]
+    labels = known + [name for name in unknown if name not in known]
+
+    all_rows = []
+    all_logits = []
+    temperatures = []
+    for (rows, names, logits), evaluation in zip(read, evaluations):
+        numbers = [labels.index(name) for name in names]  # of this run's labels among all
+        for row in rows:
+            row['truth'] = numbers[row['truth']]
+            row['guess'] = numbers[row['guess']]
+        aligned = np.full((len(rows), len(known)), -np.inf)
+        aligned[:, numbers[: logits.shape[1]]] = logits
+        all_rows += rows
+        all_logits.append(aligned)
+        temperatures += [evaluation.get('temperature', 1)] * len(rows)
+    return all_rows, labels, np.concatenate(all_logits), np.array(temperatures)
 
 
 def text_columns(folder, rows):
@@ -157,14 +222,6 @@ def about_run(evaluation, n):
     if 'command' in evaluation:
         about['command'] = command_without_folders(evaluation['command'])
     return {'n': n} | about
-
-
-def headline_scores(evaluation, logits, targets, labels):
-    """The scores in evaluation.json; without that file, those that the predictions give."""
-    scores = evaluation or metrics.score(logits, targets, labels)
-    keys = ('accuracy', 'accuracy_ci', 'macro_f1', 'macro_f1_ci', 'nll')
-    keys += ('ece', 'ece_calibrated', 'temperature')
-    return {key: scores[key] for key in keys if key in scores}
 
 
 def label_scores(table, labels):
@@ -209,14 +266,14 @@ def curve_points(lines, name):
     return points
 
 
-def reliability(logits, predictions, is_right, temperature):
+def reliability(logits, calibrated_logits, predictions, is_right):
     """The reliability diagram before and after calibration, a dict for each of the two curves."""
-    variants = [('as trained', 1)]
-    if temperature != 1:
-        variants.append(('calibrated', temperature))
+    variants = [('as trained', logits)]
+    if not np.array_equal(logits, calibrated_logits):
+        variants.append(('calibrated', calibrated_logits))
     curves = []
-    for name, divisor in variants:
-        probabilities = metrics.softmax(logits / divisor)
+    for name, logits_of_variant in variants:
+        probabilities = metrics.softmax(logits_of_variant)
         confidence = probabilities[np.arange(len(predictions)), predictions]
         mean_confidence, share_right, sizes = metrics.reliability_bins(confidence, is_right)
         intervals = []
@@ -344,10 +401,9 @@ def run_scores(runs):
         return []
     scores = []
     for run in runs:
-        path = run / 'evaluation.json'
-        if not path.exists():
+        evaluation = read_evaluation_of(run)
+        if not evaluation:
             continue
-        evaluation = read_evaluation(path, f'run {evaluate_command(run)}')
         keys = ('n', 'accuracy', 'accuracy_ci', 'macro_f1', 'macro_f1_ci')
         scores_of_run = {key: evaluation[key] for key in keys if key in evaluation}
         scores.append({'name': run.resolve().name} | scores_of_run)

@@ -1,9 +1,11 @@
 """report.html: what is in it, and what a reader sees. python -m pytest tests/test_browser.py"""
 
+import base64
 import csv
 import json
 import re
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from conftest import ROOT, in_time, run
 from evaluated_run import LABELS, write_run
 
 from nanosentiment import browser
-from nanosentiment.browser import MAX_SUSPECTS, embed_json, make_page, write_browser
+from nanosentiment.browser import MAX_SUSPECTS, make_page, pack, write_browser
 from nanosentiment.files import read_json_lines
 from nanosentiment.predictions import quote_formula, read_predictions
 
@@ -35,21 +37,22 @@ def set_column(folder, column, values):
         csv.writer(f).writerows([header, *rows])
 
 
-def write_page(folder, runs=None, parent=None, with_evaluation=True):
+def write_page(folder, runs=None, parent=None):
     """Writes report.html of the files in a folder -> its path."""
-    evaluation = {}
-    if with_evaluation:
-        evaluation = json.loads((folder / 'evaluation.json').read_text())
     log = read_json_lines(folder / 'metrics.jsonl')
-    runs = runs or [folder]
-    return write_browser(folder, runs, parent or folder, 'my run', evaluation, log)
+    return write_browser(folder, runs or [folder], parent or folder, 'my run', log)
 
 
 def read_page(path):
     """What report.html holds as data."""
     text = path.read_text(encoding='utf-8')
-    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
-    return json.loads(data[1])
+    data = re.search(r'<script id="data" type="text/plain">(.*?)</script>', text, re.DOTALL)
+    return unpack(data[1])
+
+
+def unpack(packed):
+    """What browser.pack has packed."""
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
 def write_explanations(folder, rows):
@@ -92,12 +95,12 @@ def test_a_text_cannot_end_the_element_of_the_data(tmp_path):
 
 
 def test_half_of_a_surrogate_pair_can_be_written():
-    assert embed_json(['\ud800']) == '["?"]'
+    assert unpack(pack(['\ud800'])) == ['?']
 
 
 def test_words_of_the_template_in_a_text_stay(tmp_path):
     write_run(tmp_path)
-    words = '/* report.css */ /* report.js */ {"data": "of the run"}'
+    words = '/* report.css */ /* report.js */ the data of the run'
     set_column(tmp_path, 'text', [words] * 30)
     assert read_page(write_page(tmp_path))['texts']['text'][0] == words
 
@@ -133,7 +136,7 @@ def test_the_command_names_no_folders(tmp_path):
 
 def test_without_evaluation_json_the_scores_are_those_of_the_predictions(tmp_path):
     write_run(tmp_path, with_evaluation=False)
-    data = read_page(write_page(tmp_path, with_evaluation=False))
+    data = read_page(write_page(tmp_path))
     assert data['scores']['accuracy'] == 0.8
     assert 'ece' not in data['scores']
     assert data['baselines'] == {}
@@ -237,6 +240,38 @@ def test_all_seeds_are_beside_each_other(tmp_path):
     assert [scores['name'] for scores in data['runs']] == ['seed-1', 'seed-2']
 
 
+def test_folds_have_one_page_with_the_texts_of_all(tmp_path):
+    """Each row of the training file was predicted by one of them, with its own temperature."""
+    runs = [tmp_path / 'fold-1', tmp_path / 'fold-2']
+    for k, folder in enumerate(runs):
+        write_run(folder, n=30, seed=k, temperature=1.0 + k)
+        set_column(folder, 'row', range(30 * k, 30 * k + 30))
+    write_explanations(runs[1], read_predictions(runs[1])[0][:1])
+    path = write_page(runs[0], runs, tmp_path)
+    assert path == tmp_path / 'report.html'
+    data = read_page(path)
+    assert data['texts']['row'] == list(range(60))
+    assert list(data['explanations']) == ['30']
+    assert sum(map(sum, data['confusion'])) == 60
+    assert data['scores']['accuracy'] == pytest.approx(0.8), 'every fifth is wrong'
+    assert 'temperature' not in data['scores']
+    confidence = np.array(data['probabilities']).reshape(60, 3).max(axis=1) / 10_000
+    assert confidence == pytest.approx(np.array(data['texts']['confidence']), abs=2e-4)
+
+
+def test_a_label_that_one_fold_was_not_trained_with_has_no_probability_there(tmp_path):
+    runs = [tmp_path / 'fold-1', tmp_path / 'fold-2']
+    write_run(runs[0], n=30)
+    write_run(runs[1], n=30, labels=['positive', 'negative'])
+    data = read_page(write_page(runs[0], runs, tmp_path))
+    assert data['labels'] == LABELS
+    names = [LABELS[i] for i in data['texts']['truth'][30:34]]
+    assert names == ['positive', 'negative', 'positive', 'negative']
+    probabilities = np.array(data['probabilities']).reshape(60, 3)
+    assert probabilities[30:, LABELS.index('neutral')].tolist() == [0] * 30
+    assert probabilities.sum(axis=1) == pytest.approx(10_000, abs=2)
+
+
 def test_predictions_without_texts_are_one_line(tmp_path):
     write_run(tmp_path)
     path = tmp_path / 'predictions.csv'
@@ -288,8 +323,8 @@ def test_ten_thousand_texts_take_less_than_two_seconds(tmp_path):
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
     """The address of a report with everything in it: 40 texts, of which 8 are errors."""
-    parent = tmp_path_factory.mktemp('pages') / 'folds'
-    runs = [parent / 'fold-1', parent / 'fold-2']
+    parent = tmp_path_factory.mktemp('pages') / 'seeds'
+    runs = [parent / 'seed-1', parent / 'seed-2']
     for folder in runs:
         write_run(folder, n=40)
     texts = [f'this is text {i} and it says nothing' for i in range(40)]
@@ -364,8 +399,8 @@ def test_the_first_view_has_the_scores(reader, page):
     assert reader.text('h1') == 'my run'
     assert '0.800' in reader.text('#tiles')
     assert 'bag of words' in reader.text('#baselines')
-    assert reader.text('#runs-title') == 'All folds'
-    assert 'fold-2' in reader.text('#runs')
+    assert reader.text('#runs-title') == 'All seeds'
+    assert 'seed-2' in reader.text('#runs')
     assert 'train.py' in reader.text('#command')
     assert reader.count('#curves svg.plot[role=img][aria-label]') == 2
     assert reader.count('#reliability svg.plot[role=img][aria-label]') == 1

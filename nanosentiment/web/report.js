@@ -1,5 +1,3 @@
-'use strict';
-
 // The page of report.html: scores, a list of texts that can be filtered, and the text that is open.
 //
 // What is shown follows from the URL's hash alone: whoever changes something changes the hash, and
@@ -9,7 +7,17 @@
 // -----------------------------------------------------------------------------
 // data: see collect() in browser.py
 
-const data = JSON.parse(document.getElementById('data').textContent);
+// JSON, compressed by zlib and written in base64: texts take a quarter of the space.
+async function unpack(base64) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+  return new Response(stream).json();
+}
+
+if (!('DecompressionStream' in window)) {
+  document.getElementById('about').textContent = 'This page needs a browser of 2023 or later.';
+}
+const data = await unpack(document.getElementById('data').textContent);
 const { labels, texts, suspects, explanations } = data;
 const nTexts = texts.row.length;
 const nKnown = data.n_known; // the labels after these are unknown to the run
@@ -241,6 +249,9 @@ function calibrationNote(scores) {
     return 'as trained';
   }
   const calibrated = formatShare(scores.ece_calibrated);
+  if (scores.temperature === undefined) {
+    return `${calibrated} calibrated`; // folds have a temperature each
+  }
   return `${calibrated} with temperature ${scores.temperature.toFixed(2)}`;
 }
 
