@@ -127,7 +127,8 @@ def collect(shown_runs, runs, parent, log):
         scores = metrics.score(logits, targets, labels)
         scores['ece'] = metrics.ece(metrics.softmax(logits), targets)
         scores['ece_calibrated'] = metrics.ece(probabilities, targets)
-        content |= {'scores': scores, 'baselines': {}, 'coverage': []}
+        content |= {'scores': scores, 'coverage': []}
+        content['baselines'] = sum_baselines(evaluations)
         content['about'].pop('n_train', None)
     content['scores'] = {key: content['scores'][key] for key in SCORES if key in content['scores']}
     return content | {
@@ -145,6 +146,24 @@ def collect(shown_runs, runs, parent, log):
         'suspects': read_suspects(parent),
         'runs': run_scores(runs),
     }
+
+
+def sum_baselines(evaluations):
+    """The scores of the baselines over the texts of all folds, as evaluation.json has them."""
+    scores = {}
+    for name in ('majority', 'bag_of_words'):
+        tables = []
+        for evaluation in evaluations:
+            baseline = evaluation.get('baseline', {}).get(name) or {}
+            if 'confusion' in baseline:
+                tables.append(baseline['confusion'])
+        if len(tables) == len(evaluations):
+            table = np.sum(tables, axis=0)
+            scores[name] = {
+                'accuracy': float(metrics.accuracy(table)),
+                'macro_f1': float(metrics.macro_f1(table)),
+            }
+    return scores
 
 
 def read_evaluation_of(run):

@@ -244,7 +244,10 @@ def test_folds_have_one_page_with_the_texts_of_all(tmp_path):
     """Each row of the training file was predicted by one of them, with its own temperature."""
     runs = [tmp_path / 'fold-1', tmp_path / 'fold-2']
     for k, folder in enumerate(runs):
-        write_run(folder, n=30, seed=k, temperature=1.0 + k)
+        evaluation = write_run(folder, n=30, seed=k, temperature=1.0 + k)
+        table = [[10 - k, k, 0], [5, 5, 0], [0, 0, 10]]
+        evaluation['baseline'] = {'majority': None, 'bag_of_words': {'confusion': table}}
+        (folder / 'evaluation.json').write_text(json.dumps(evaluation))
         set_column(folder, 'row', range(30 * k, 30 * k + 30))
     write_explanations(runs[1], read_predictions(runs[1])[0][:1])
     path = write_page(runs[0], runs, tmp_path)
@@ -255,6 +258,8 @@ def test_folds_have_one_page_with_the_texts_of_all(tmp_path):
     assert sum(map(sum, data['confusion'])) == 60
     assert data['scores']['accuracy'] == pytest.approx(0.8), 'every fifth is wrong'
     assert 'temperature' not in data['scores']
+    assert list(data['baselines']) == ['bag_of_words']
+    assert data['baselines']['bag_of_words']['accuracy'] == pytest.approx(49 / 60)
     confidence = np.array(data['probabilities']).reshape(60, 3).max(axis=1) / 10_000
     assert confidence == pytest.approx(np.array(data['texts']['confidence']), abs=2e-4)
 
