@@ -40,8 +40,8 @@ split = 'test'  # or 'val', 'train'
 input = ''  # instead of a split: a labelled table, such as a .csv, .tsv or .jsonl
 against = ''  # another run, or its seeds or folds, already evaluated on the same rows
 windows = False  # True: all of a text longer than block_size, as the mean of several windows
-explain = 50  # of so many errors, the most confident ones, report.html shows which words did it
-suspects = False  # of folds that are evaluated: the rows whose label is probably wrong, no more
+explain = 50  # number of errors, the most confident ones, whose words are explained for report.html
+suspects = False  # True: the rows of folds whose label is probably wrong, and nothing else
 # input
 text_column = ''  # '' is the training data's
 text_pair_column = ''  # likewise, of a run that was trained with pairs of texts
@@ -128,6 +128,9 @@ def evaluate_all():
         raise ValueError(f'batch_size={batch_size} is too small; give it a positive number')
     if explain < 0:
         raise ValueError(f'explain={explain} is out of range; set it to 0 or more errors')
+    if suspects and (against or input or split != 'test'):
+        what = 'suspects=True looks at the folds as they were evaluated'
+        raise ValueError(f'{what}; leave out --against, --input and --split')
     if suspects:
         result = write_suspects(out_dir)
         print_suspects(result)

@@ -10,14 +10,21 @@ $ python report.py --readme=True
 
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from configurator import configure, run_script
+from configurator import configure, print_error, run_script
 from nanosentiment.browser import write_browser
 from nanosentiment.card import format_value, markdown_table, model_card
-from nanosentiment.files import read_json_lines, read_sealed_json, to_json, write_whole
+from nanosentiment.files import (
+    check_fields,
+    read_json_lines,
+    read_sealed_json,
+    to_json,
+    write_whole,
+)
 from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
 from nanosentiment.plots import draw_figures, save_comparison
@@ -72,7 +79,35 @@ def read_run(folder):
     path = folder / 'evaluation.json'
     if path.exists():
         evaluation = read_evaluation(path, f'run {evaluate_command(folder)}')
-    return evaluation, read_json_lines(folder / 'metrics.jsonl')
+    return evaluation, read_log(folder)
+
+
+NUMBER = (int, float, type(None))  # None is a loss that was not finite
+# of a line of metrics.jsonl that is an evaluation
+EVALUATED = ('train_loss', 'val_loss', 'val_accuracy', 'val_macro_f1')
+
+
+def read_log(folder):
+    """The lines of metrics.jsonl of a run, [] without it. ValueError if one is something else."""
+    path = folder / 'metrics.jsonl'
+    log = read_json_lines(path)
+    for line in log:
+        try:
+            check_log_line(line)
+        except ValueError as error:
+            raise ValueError(f'{path} cannot be used: {error}; remove that line') from None
+    return log
+
+
+def check_log_line(line):
+    """ValueError unless a line of metrics.jsonl is a step or an evaluation, all of numbers."""
+    if not isinstance(line, dict):
+        raise ValueError('a line is no object')
+    required = {'iter': int, 'epoch': (int, float)}
+    if 'loss' not in line:
+        required |= dict.fromkeys(EVALUATED, NUMBER)
+    others = {name: NUMBER for name in line if name not in required}
+    check_fields(line, required, others, 'a line')
 
 
 def write_card(folder, parent):
@@ -250,7 +285,7 @@ def write_comparison(folders):
             raise ValueError(f'{folder} was not judged on a test split; leave it out')
         name = folder.resolve().name
         rows.append([name, *comparison_cells(summaries)])
-        logs[name] = read_json_lines(runs[0] / 'metrics.jsonl')
+        logs[name] = read_log(runs[0])
 
     header = ['run', 'data', 'parameters', 'test texts', 'accuracy', '95 %', 'macro-F1']
     header += ['epoch of the best', 'minutes', 'texts/s in training']
@@ -306,7 +341,10 @@ def make_reports(config):
         return {'files': [str(path) for path in files]}
 
     folder, runs = choose_run(parent)
-    print(f'about {folder}:')
+    if are_folds(runs):
+        print(f'{parent}, with pictures and a card of {folder.name}:')
+    else:
+        print(f'about {folder}:')
     if llm:
         table_path, summary = ask_about_rows(folder, config)
         print_answers(summary)
@@ -316,14 +354,17 @@ def make_reports(config):
     # the page and the pictures can do without evaluation.json, but not the card
     evaluation, log = read_run(folder)
     page_name = parent.resolve().name if are_folds(runs) else name_run(folder, parent)
-    page_path = write_browser(folder, runs, parent, page_name, log)
-    print(page_path)
-    picture_paths = draw_figures(folder, runs, parent, evaluation, log)
-    for path in picture_paths:
-        print(path)
-    card_path = write_card(folder, parent)
-    print(card_path)
-    return {'files': [str(path) for path in [page_path, *picture_paths, card_path]]}
+    paths = [write_browser(folder, runs, parent, page_name, log)]
+    print(paths[-1])
+    if find_spec('matplotlib') is None:
+        print_error('there are no pictures without matplotlib; pip install matplotlib')
+    else:
+        paths += draw_figures(folder, runs, parent, evaluation, log)
+        for path in paths[1:]:
+            print(path)
+    paths.append(write_card(folder, parent))
+    print(paths[-1])
+    return {'files': [str(path) for path in paths]}
 
 
 def main():

@@ -46,8 +46,8 @@ from nanosentiment.answers import (
 from nanosentiment.explain import explain as explain_texts
 from nanosentiment.explain import strongest
 from nanosentiment.files import open_whole, to_json
-from nanosentiment.labels import shorten
-from nanosentiment.pairs import PAIR_MARK
+from nanosentiment.labels import shorten, shorten_line
+from nanosentiment.pairs import show_pair
 from nanosentiment.tables import (
     BYTE_ORDER_MARKS,
     OTHER_FORMATS,
@@ -107,6 +107,7 @@ COLOR_END = '\x1b[0m'
 # behind the words of --explain: pale and strong, of the 256 colours of a terminal
 FOR_SHADES = (194, 114)
 AGAINST_SHADES = (224, 210)
+LEAST_STRENGTH = 0.15  # of a word that is coloured, compared with the strongest one
 PIPE_BYTES = 1 << 16  # that are read at once, if so many are there
 PROGRESS_INTERVAL = 60  # in seconds, where stderr is no terminal
 
@@ -121,12 +122,12 @@ def check_settings():
     if not 0 <= threshold <= 1:
         stop(f'threshold={threshold} is no probability; set it to a number from 0 to 1')
     check_encoding(encoding)
+    if serve:
+        check_serve()
     if sort not in ('', 'uncertain'):
         stop(f'sort={sort} is unknown; set it to uncertain, or leave it out')
     if sort and not input:
         stop(f'sort={sort} orders the rows of a table; name that table with --input=')
-    if serve and (text or input):
-        stop('--serve shows a page, which takes the texts itself; leave out --text and --input')
     if not 0 <= port < 65536:
         stop(f'port={port} is no port; set it to a number from 1024 to 65535, or 0 for any')
     if text and input:
@@ -137,6 +138,26 @@ def check_settings():
         check_readable(input, 'input')
     if output:
         check_output()
+
+
+def check_serve():
+    """Stops if a setting is given that the page has no use for."""
+    others = {
+        'text': text,
+        'input': input,
+        'output': output,
+        'text_column': text_column,
+        'text_pair_column': text_pair_column,
+        'encoding': encoding,
+        'delimiter': delimiter,
+        'sort': sort,
+        'json': json,
+        'probabilities': probabilities,
+        'explain': explain,
+    }
+    for name, value in others.items():
+        if value:
+            stop(f'the page of --serve takes no --{name}, but asks you; leave it out')
 
 
 def check_output():
@@ -309,17 +330,10 @@ def answer_texts(classifier, texts):
         explanations = explain_texts(classifier, texts, batch_size)
         for answer, explanation in zip(answers, explanations):
             answer['explanation'] = explanation
-            pieces = [shorten_text(piece, 60) for piece, _ in strongest(explanation)]
+            explanation['pieces'] = [show_pair(piece) for piece in explanation['pieces']]
+            pieces = [shorten_line(piece, 60) for piece, _ in strongest(explanation)]
             answer['because'] = '; '.join(pieces)
     return answers
-
-
-def shorten_text(content, width):
-    """A text on one line of at most so many characters."""
-    line = ' '.join(content.split())
-    if len(line) > width:
-        line = line[: width - 3] + '...'
-    return line
 
 
 # -----------------------------------------------------------------------------
@@ -335,11 +349,7 @@ def classify_table(classifier, table):
     )
     contents = names_of_contents(classifier.labels)
     rows = answer_rows(
-        classifier,
-        table,
-        text_columns,
-        pair_columns,
-        lambda texts: answer_texts(classifier, texts),
+        table, text_columns, pair_columns, lambda texts: answer_texts(classifier, texts)
     )
     rows = show_progress(rows)
     if sort == 'uncertain':
@@ -371,9 +381,9 @@ def names_of_contents(labels):
 def write_rows(rows, writer):
     """Writes the rows of answer_rows. Those without an answer cost one line on stderr together."""
     counts = AnswerCounts()
-    for line_number, row, _, answer, reason in rows:
-        counts.add(line_number, answer, reason)
-        writer.write(row, answer, reason)
+    for row in rows:
+        counts.add(row)
+        writer.write(row)
     print(f'{counts.describe()}; {output or "stdout"}', file=sys.stderr)
     missing = counts.describe_missing(input, writer.names['reason'])
     if missing:
@@ -432,6 +442,9 @@ def open_output():
 
 def classify_texts(classifier, lists_of_texts):
     """Prints an answer for each text: a JSON object, or one line for people."""
+    no_answer = dict(NO_ANSWER)
+    if explain:
+        no_answer |= {'explanation': None, 'because': ''}
     for texts in lists_of_texts:
         not_blank = [content for content in texts if content.strip()]
         answers = iter(answer_texts(classifier, not_blank))
@@ -439,7 +452,7 @@ def classify_texts(classifier, lists_of_texts):
             if content.strip():
                 answer = next(answers)
             else:
-                answer = {'text': content} | NO_ANSWER
+                answer = {'text': content} | no_answer
             if json:
                 print(to_json(answer, ensure_ascii=False))
                 continue
@@ -477,7 +490,7 @@ def print_answer(content, answer):
         return
     runner_up = answer['runner_up']
     runner_up_probability = answer['probabilities'][runner_up]
-    excerpt = printable(shorten_text(content, 79))
+    excerpt = printable(shorten_line(content, 79))
     bar = color_bar(answer['probability'])
     line = f'{printable(answer["label"]):10} {bar} {answer["probability"]:.2f}'
     line += f'  (else {printable(runner_up)} {runner_up_probability:.2f})  {excerpt}'
@@ -504,16 +517,22 @@ def print_explanation(explanation):
         parts = [color_piece(piece, weight, largest) for piece, weight in zip(pieces, weights)]
         print('  ' + ''.join(parts))
     against = strongest(explanation | {'weights': [-weight for weight in weights]})
-    for name, pairs, sign in (('for', strongest(explanation), '+'), ('against', against, '-')):
-        if pairs:
-            listed = [f'{printable(shorten_text(piece, 60))} {sign}{w:.2f}' for piece, w in pairs]
-            print(f'  {name} {printable(explanation["label"])}: {", ".join(listed)}')
+    label = printable(explanation['label'])
+    print_pieces(f'for {label}', strongest(explanation), '+')
+    print_pieces(f'against {label}', against, '-')
+
+
+def print_pieces(name, pieces, sign):
+    """Prints pieces [(text, weight), ...] on one line, if there are any."""
+    parts = [f'{printable(shorten_line(text, 60))} {sign}{weight:.2f}' for text, weight in pieces]
+    if parts:
+        print(f'  {name}: {", ".join(parts)}')
 
 
 def color_piece(piece, weight, largest):
     """A piece of a text, green if it speaks for the label and red if against, for a terminal."""
-    shown = printable(piece.replace(PAIR_MARK, ' | ').replace('\n', ' '))
-    if abs(weight) < 0.15 * largest or largest == 0:
+    shown = printable(piece.replace('\n', ' '))
+    if abs(weight) < LEAST_STRENGTH * largest or largest == 0:
         return shown
     pale, strong = FOR_SHADES if weight > 0 else AGAINST_SHADES
     shade = strong if abs(weight) >= 0.5 * largest else pale

@@ -9,10 +9,10 @@ import csv
 import itertools
 from collections import Counter
 from json import dumps, loads
+from typing import NamedTuple
 
-from nanosentiment.columns import parse_columns, row_text
+from nanosentiment.columns import check_known, parse_columns, row_text
 from nanosentiment.files import to_json
-from nanosentiment.labels import shorten
 from nanosentiment.tables import cell_text, find_extension
 
 # what is written by the extension of a file; another one is CSV
@@ -89,52 +89,52 @@ def find_text_columns(table, columns, classifier, text_column='', text_pair_colu
     if len(columns) == 1 and not text_column and not pair_column:
         return columns, []  # as in a .txt file, whatever the column was called in training
     text_columns = parse_columns(text_column or recipe['columns'][0], columns)
-    check_columns(table, columns, 'text_column', text_columns)
+    check_known(table.path, columns, 'text_column', text_columns)
     if not pair_column:
         return text_columns, []
     pair_columns = parse_columns(pair_column, columns)
-    check_columns(table, columns, 'text_pair_column', pair_columns)
+    check_known(table.path, columns, 'text_pair_column', pair_columns)
     return text_columns, pair_columns
-
-
-def check_columns(table, columns, setting, names):
-    """ValueError if a name that --<setting> gives is none of the columns."""
-    for name in names:
-        if name not in columns:
-            choices = shorten(columns, 20)
-            what = f'{table.path}: there is no column {name!r}'
-            raise ValueError(f'{what}; set --{setting} to one of {choices}')
 
 
 # -----------------------------------------------------------------------------
 # answers
 
 
-def answer_rows(classifier, table, text_columns, pair_columns, answer_texts):
+class AnsweredRow(NamedTuple):
+    """A row of a table with its answer."""
+
+    line_number: int
+    cells: dict  # by column
+    text: str  # '' if there is none
+    answer: dict | None  # as Classifier.classify gives it
+    reason: str  # why there is no answer, else ''
+
+
+def answer_rows(table, text_columns, pair_columns, answer_texts):
     """
-    Yields (line number, row, text, answer, reason) of each row of a table, classified in chunks.
+    Yields an AnsweredRow for each row of a table, classified in chunks.
 
     answer_texts takes a list of texts and gives an answer for each, such as Classifier.classify.
-    A row without an answer has None in its place, and a reason; else the reason is ''.
     """
     numbered_rows = iter(table)
     while chunk := list(itertools.islice(numbered_rows, CHUNK_SIZE)):
         read_rows = []
         texts = []  # of the rows without a reason
-        for line_number, row, reason in chunk:
+        for line_number, cells, reason in chunk:
             text = ''
             if not reason:
-                text, reason = row_text(row, text_columns, pair_columns)
+                text, reason = row_text(cells, text_columns, pair_columns)
             if not reason:
                 texts.append(text)
-            read_rows.append((line_number, row, text, reason))
+            read_rows.append((line_number, cells, text, reason))
 
         answers = iter(answer_texts(texts))
-        for line_number, row, text, reason in read_rows:
+        for line_number, cells, text, reason in read_rows:
             answer = None
             if not reason:
                 answer = next(answers)
-            yield line_number, row, text, answer, reason
+            yield AnsweredRow(line_number, cells, text, answer, reason)
 
 
 class AnswerCounts:
@@ -146,14 +146,16 @@ class AnswerCounts:
         self.n_rows_of_reason = Counter()
         self.first_reason = ''
 
-    def add(self, line_number, answer, reason):
+    def add(self, row):
+        """Counts an AnsweredRow."""
         self.n_rows += 1
-        if answer is not None:
-            self.n_cut += answer['truncated']
+        if row.answer is not None:
+            self.n_cut += row.answer['truncated']
             return
         # 'broken quoting: ...' and the like are many; the kind is what matters
-        self.n_rows_of_reason[reason.partition(':')[0]] += 1
-        self.first_reason = self.first_reason or f'line {line_number} ({reason})'
+        self.n_rows_of_reason[row.reason.partition(':')[0]] += 1
+        if not self.first_reason:
+            self.first_reason = f'line {row.line_number} ({row.reason})'
 
     @property
     def n_without(self):
@@ -207,23 +209,23 @@ class AnswerWriter:
             self.table = csv.DictWriter(file, all_columns, delimiter=tab_or_comma)
             self.table.writeheader()
 
-    def write(self, row, answer, reason):
-        """Writes one row. Its answer is that of Classifier.classify, or None if it has a reason."""
-        if answer is None:
+    def write(self, row):
+        """Writes an AnsweredRow."""
+        if row.answer is None:
             # null and not '' in JSON, where a column of numbers should have nothing else
-            contents = {'label': '', 'runner_up': '', 'reason': reason}
+            contents = {'label': '', 'runner_up': '', 'reason': row.reason}
         else:
-            contents = answer | {'reason': ''}
-            for label, probability in answer['probabilities'].items():
+            contents = row.answer | {'reason': ''}
+            for label, probability in row.answer['probabilities'].items():
                 contents[f'p({label})'] = probability
-        row = dict(row)
+        cells = dict(row.cells)
         for name, column in self.names.items():
-            row[column] = contents.get(name)
+            cells[column] = contents.get(name)
 
         if self.table is None:
-            self.file.write(json_text(row) + '\n')
+            self.file.write(json_text(cells) + '\n')
         else:
-            self.table.writerow({name: csv_cell(value) for name, value in row.items()})
+            self.table.writerow({name: csv_cell(value) for name, value in cells.items()})
 
 
 def json_text(value):

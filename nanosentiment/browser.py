@@ -22,8 +22,8 @@ from nanosentiment.predictions import (
     MAX_CELL,
     check_table,
     evaluate_command,
+    read_all_predictions,
     read_evaluation,
-    read_predictions,
     unquote_formula,
 )
 from nanosentiment.repeats import are_folds
@@ -99,7 +99,7 @@ def collect(shown_runs, runs, parent, log):
     folds; see `write_browser` for the other arguments.
     """
     evaluations = [read_evaluation_of(run) for run in shown_runs]
-    rows, labels, logits, temperatures = read_shown(shown_runs, evaluations)
+    rows, labels, logits, temperatures = read_all_predictions(shown_runs)
     if not rows:
         what = f'{shown_runs[0]}/predictions.csv holds no texts'
         raise ValueError(f'{what}; run {evaluate_command(shown_runs[0])}')
@@ -116,36 +116,43 @@ def collect(shown_runs, runs, parent, log):
     for run in shown_runs:
         explanations |= read_explanations(run, texts)
 
-    evaluation = evaluations[0]
-    content = {
-        'about': about_run(evaluation, len(rows)),
-        'scores': evaluation or metrics.score(logits, targets, labels),
-        'baselines': evaluation.get('baseline', {}),
-        'coverage': evaluation.get('coverage', []),
-    }
-    if len(shown_runs) > 1:  # the scores of one fold are not those of all
-        scores = metrics.score(logits, targets, labels)
-        scores['ece'] = metrics.ece(metrics.softmax(logits), targets)
-        scores['ece_calibrated'] = metrics.ece(probabilities, targets)
-        content |= {'scores': scores, 'coverage': []}
-        content['baselines'] = sum_baselines(evaluations)
-        content['about'].pop('n_train', None)
-    content['scores'] = {key: content['scores'][key] for key in SCORES if key in content['scores']}
+    content = describe_scores(evaluations, logits, calibrated_logits, targets, labels)
     return content | {
+        'about': about_run(evaluations, len(rows)),
         'labels': labels,
         'n_known': logits.shape[1],
         'label_scores': label_scores(table, labels),
         'confusion': table.tolist(),
-        'curves': learning_curves(log, evaluation.get('best')),
+        'curves': learning_curves(log, evaluations),
         'reliability': reliability(logits, calibrated_logits, predictions, is_right),
         'lengths': accuracy_by_length(np.array(texts['tokens']), is_right),
         'tags': accuracy_by_tag(texts['tags'], is_right),
         'texts': texts,
         'probabilities': scaled.ravel().tolist(),
         'explanations': explanations,
-        'suspects': read_suspects(parent),
+        'suspects': read_suspects(parent, texts, labels),
         'runs': run_scores(runs),
     }
+
+
+def describe_scores(evaluations, logits, calibrated_logits, targets, labels):
+    """
+    The scores at the top of the page, the baselines and the coverage: those of evaluation.json.
+    Without that file, and of several folds, they are computed from the predictions.
+    """
+    if len(evaluations) == 1 and evaluations[0]:
+        [scores] = evaluations
+        baselines = scores['baseline']
+        coverage = scores.get('coverage', [])
+    else:
+        scores = metrics.score(logits, targets, labels)
+        scores['ece'] = metrics.ece(metrics.softmax(logits), targets)
+        if evaluations[0]:  # else the temperature is not known
+            scores['ece_calibrated'] = metrics.ece(metrics.softmax(calibrated_logits), targets)
+        baselines = sum_baselines(evaluations)
+        coverage = []
+    shown_scores = {key: scores[key] for key in SCORES if key in scores}
+    return {'scores': shown_scores, 'baselines': baselines, 'coverage': coverage}
 
 
 def sum_baselines(evaluations):
@@ -172,38 +179,6 @@ def read_evaluation_of(run):
     if not path.exists():
         return {}
     return read_evaluation(path, f'run {evaluate_command(run)}')
-
-
-def read_shown(runs, evaluations):
-    """
-    The predictions of all runs, one after the other -> rows, labels and logits (n, K), as
-    read_predictions returns them, and the temperature of each row (n,).
-
-    A label that one of several runs was not trained with has there the logit -inf.
-    """
-    read = [read_predictions(run) for run in runs]
-    known = []
-    unknown = []
-    for _, names, logits in read:
-        n_known = logits.shape[1]
-        known += [name for name in names[:n_known] if name not in known]
-        unknown += [name for name in names[n_known:] if name not in unknown]
-    labels = known + [name for name in unknown if name not in known]
-
-    all_rows = []
-    all_logits = []
-    temperatures = []
-    for (rows, names, logits), evaluation in zip(read, evaluations):
-        numbers = [labels.index(name) for name in names]  # of this run's labels among all
-        for row in rows:
-            row['truth'] = numbers[row['truth']]
-            row['guess'] = numbers[row['guess']]
-        aligned = np.full((len(rows), len(known)), -np.inf)
-        aligned[:, numbers[: logits.shape[1]]] = logits
-        all_rows += rows
-        all_logits.append(aligned)
-        temperatures += [evaluation.get('temperature', 1)] * len(rows)
-    return all_rows, labels, np.concatenate(all_logits), np.array(temperatures)
 
 
 def text_columns(folder, rows):
@@ -234,12 +209,18 @@ def finite_loss(cell):
     return round(loss, 4)
 
 
-def about_run(evaluation, n):
+def about_run(evaluations, n):
     """What the run is: its data, its size and the command that made it, as far as is known."""
-    keys = ('dataset', 'split', 'n_train', 'n_params', 'git')
+    evaluation = evaluations[0]
+    keys = ['dataset', 'split', 'n_params', 'git']
+    if len(evaluations) == 1:
+        keys.append('n_train')
     about = {key: evaluation[key] for key in keys if key in evaluation}
     if 'command' in evaluation:
-        about['command'] = command_without_folders(evaluation['command'])
+        command = command_without_folders(evaluation['command'])
+        if len(evaluations) > 1:
+            command = f'{command}  # the first of {len(evaluations)} folds'
+        about['command'] = command
     return {'n': n} | about
 
 
@@ -258,20 +239,22 @@ def label_scores(table, labels):
 # plots
 
 
-def learning_curves(log, best):
+def learning_curves(log, evaluations):
     """
     The lines of metrics.jsonl -> {name: points [epoch, value]}, and the epoch of the best
-    evaluation or None.
+    evaluation or None. Folds have a log each, so there are no curves of all of them.
     """
+    best_epoch = None
+    if len(evaluations) > 1:
+        log = []
+    elif evaluations[0].get('best'):
+        best_epoch = evaluations[0]['best']['epoch']
     steps = [line for line in log if 'loss' in line]
-    evaluations = [line for line in log if 'val_loss' in line]
+    validations = [line for line in log if 'val_loss' in line]
     every = max(1, math.ceil(len(steps) / MAX_CURVE_POINTS))
     curves = {'loss': curve_points(steps[::every], 'loss')}
     for name in ('train_loss', 'val_loss', 'val_accuracy', 'val_macro_f1'):
-        curves[name] = curve_points(evaluations, name)
-    best_epoch = None
-    if best is not None:
-        best_epoch = best['epoch']
+        curves[name] = curve_points(validations, name)
     return curves | {'best_epoch': best_epoch}
 
 
@@ -312,9 +295,8 @@ def reliability(logits, calibrated_logits, predictions, is_right):
 
 def accuracy_by_length(lengths, is_right):
     """The bins of the picture length.png, a dict for each."""
-    n_bins = max(1, min(8, len(lengths) // 20))
     groups = []
-    for shortest, longest, n, n_right in metrics.length_bins(lengths, is_right, n_bins):
+    for shortest, longest, n, n_right in metrics.length_bins(lengths, is_right):
         group = {'shortest': shortest, 'longest': longest, 'n': n, 'right': n_right}
         groups.append(group | {'ci': metrics.share_ci(n_right, n)})
     return groups
@@ -382,10 +364,11 @@ def utf16_length(text):
 SUSPECT_COLUMNS = ('row', 'text', 'label', 'suggested', 'p_label', 'p_suggested', 'fold')
 
 
-def read_suspects(parent):
+def read_suspects(parent, texts, labels):
     """
     suspects.csv -> {name: a value for each text} of the most suspicious texts, and how many there
-    are in all; None without that file.
+    are in all; None without that file. ValueError if a text or a label is not that of the
+    predictions: these are newer then.
     """
     path = parent / 'suspects.csv'
     if not path.exists():
@@ -393,6 +376,8 @@ def read_suspects(parent):
     csv.field_size_limit(MAX_CELL)
     suspects = {column: [] for column in SUSPECT_COLUMNS}
     n_suspects = 0
+    names = [labels[truth] for truth in texts['truth']]
+    text_and_label = dict(zip(texts['row'], zip(texts['text'], names)))
     try:
         with open(path, newline='', encoding='utf-8-sig', errors='replace') as f:
             for row in csv.DictReader(f, restval=''):
@@ -411,6 +396,11 @@ def read_suspects(parent):
         raise ValueError(f'{what}; write it again, or remove it') from None
     except (OSError, csv.Error) as error:
         raise ValueError(f'{path} cannot be read ({error}); write it again, or remove it') from None
+    for row, text, label in zip(suspects['row'], suspects['text'], suspects['label']):
+        if text_and_label.get(row, (text, label)) != (text, label):
+            what = f'{path} is older than the predictions'
+            remedy = f'run python evaluate.py --out_dir={parent} --suspects=True, or remove it'
+            raise ValueError(f'{what}; {remedy}')
     return suspects | {'n': n_suspects}
 
 

@@ -84,13 +84,17 @@ def check_columns(table, setting, columns):
     Rows of a JSON file may lack keys, so there a key is only missing if no row has it, which
     check_keys finds out.
     """
-    if table.is_json:
-        return
+    if not table.is_json:
+        check_known(table.path, table.columns, setting, columns)
+
+
+def check_known(path, known, setting, columns):
+    """ValueError if a column that --<setting> names is none of the known ones of a file."""
     for column in columns:
-        if column not in table.columns:
-            known = shorten(table.columns, 20)
+        if column not in known:
             what = f'there is no column {column!r}' if column else f'{setting} is not set'
-            raise ValueError(f'{table.path}: {what}; set --{setting} to one of {known}')
+            choices = shorten(known, 20)
+            raise ValueError(f'{path}: {what}; set --{setting} to one of {choices}')
 
 
 def check_keys(table, columns):

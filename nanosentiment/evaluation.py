@@ -289,7 +289,7 @@ def extend_labels(known, names, path, label_column):
 # evaluation
 
 
-def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=64, n_explained=0):
+def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=64, n_explained=50):
     """
     Classifies the examples, writes the files and returns what evaluation.json holds.
 
@@ -333,9 +333,9 @@ def evaluate(classifier, examples, out_dir, split='test', input='', batch_size=6
     most_confident_first = np.argsort(-confidence[errors], kind='stable')
     write_table(paths['predictions'], columns, range(len(logits)))
     write_table(paths['errors'], columns, errors[most_confident_first])
-    explained = errors[most_confident_first][:n_explained]
-    write_explanations(paths['explanations'], classifier, examples, explained, batch_size)
-    if len(explained) == 0:
+    rows_to_explain = errors[most_confident_first][:n_explained]
+    write_explanations(paths['explanations'], classifier, examples, rows_to_explain, batch_size)
+    if len(rows_to_explain) == 0:
         del paths['explanations']
     evaluation['files'] = paths
     tables = [name for name in paths if name != 'evaluation']

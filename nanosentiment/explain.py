@@ -18,13 +18,17 @@ import numpy as np
 from nanosentiment.cleaning import SPEAKER
 from nanosentiment.pairs import PAIR_MARK, split_pair
 
-MAX_WORDS = 200  # a longer text is taken apart into sentences
-MAX_PIECES = 400  # of a text, so that a very long one does not take hours
-CHUNK_SIZE = 16  # texts whose variants are in memory at a time
+MAX_WORDS = 200  # a longer text is taken apart into sentences,
+FEWEST_SENTENCES = 5  # unless it has fewer of them, as transcripts do
+# The characters of all variants of a text, so that a very long one is no matter of hours: it gets
+# fewer and longer pieces. As many are in memory at a time, of one or several texts.
+MAX_CHARACTERS = 4_000_000
+MAX_PIECES = 400
 # Chinese and Japanese have no blanks between words, so each character is a piece
 CHARACTER = r'[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]'
 WORD = re.compile(rf'\s*(?:{CHARACTER}|(?:(?!{CHARACTER})\S)+)\s*')
-SENTENCE = re.compile(r'.+?(?:[.!?]+["\')\]]*(?=\s|$)|\n|$)\s*', re.DOTALL)
+# the lookbehind and ++ keep a run of marks from being read again for each of them
+SENTENCE = re.compile(r'.+?(?:(?<![.!?])[.!?]++["\')\]]*+(?=\s|$)|[。！？]|\n|$)\s*', re.DOTALL)
 
 # -----------------------------------------------------------------------------
 # pieces
@@ -40,16 +44,16 @@ def split_text(text):
     """
     turns = split_turns(text)
     if len(turns) > 2:
-        return 'turns', join_neighbours(turns)
-    kind = 'words'
-    pattern = WORD
-    if len(WORD.findall(text)) > MAX_WORDS:
-        kind = 'sentences'
-        pattern = SENTENCE
+        return 'turns', join_neighbours(turns, len(text))
+    kind, pattern = 'words', WORD
     first, second = split_pair(text)
-    pieces = join_neighbours(split_by(pattern, first))
+    is_long = len(split_by(WORD, first)) + len(split_by(WORD, second or '')) > MAX_WORDS
+    n_sentences = len(split_by(SENTENCE, first)) + len(split_by(SENTENCE, second or ''))
+    if is_long and n_sentences >= FEWEST_SENTENCES:
+        kind, pattern = 'sentences', SENTENCE
+    pieces = join_neighbours(split_by(pattern, first), len(text))
     if second is not None:
-        pieces += [PAIR_MARK, *join_neighbours(split_by(pattern, second))]
+        pieces += [PAIR_MARK, *join_neighbours(split_by(pattern, second), len(text))]
     assert ''.join(pieces) == text, (text, pieces)
     return kind, pieces
 
@@ -64,16 +68,19 @@ def split_turns(text):
 
 
 def split_by(pattern, text):
-    """A text -> the matches of a pattern that matches all of it but blank texts."""
-    pieces = pattern.findall(text)
-    if not pieces and text:
-        return [text]
-    return pieces
+    """A text -> the matches of a pattern that matches all of it, unless it is blank."""
+    if not text.strip():
+        return [text] if text else []
+    return pattern.findall(text)
 
 
-def join_neighbours(pieces):
-    """Pieces -> at most MAX_PIECES: if there are more, several that follow each other are one."""
-    n_joined = math.ceil(len(pieces) / MAX_PIECES)
+def join_neighbours(pieces, n_characters):
+    """
+    Pieces of a text of so many characters -> as many as it may have: if there are more, several
+    that follow each other are one.
+    """
+    limit = min(MAX_PIECES, max(MAX_CHARACTERS // max(n_characters, 1), 2))
+    n_joined = math.ceil(len(pieces) / limit)
     if n_joined < 2:
         return pieces
     begins = range(0, len(pieces), n_joined)
@@ -99,20 +106,31 @@ def explain(classifier, texts, batch_size=64):
     what is left out makes room for what had been cut off.
     """
     explanations = []
-    for begin in range(0, len(texts), CHUNK_SIZE):
-        chunk = [classifier.join(text) for text in texts[begin : begin + CHUNK_SIZE]]
-        explanations += explain_chunk(classifier, chunk, batch_size)
+    splits = []  # kind and pieces of each text of a chunk
+    n_characters = 0  # of its variants
+    for text in texts:
+        text = classifier.join(text)
+        kind, pieces = split_text(text)
+        n_new = (len(pieces) + 1) * len(text)
+        if splits and n_characters + n_new > MAX_CHARACTERS:
+            explanations += explain_chunk(classifier, splits, batch_size)
+            splits = []
+            n_characters = 0
+        splits.append((kind, pieces))
+        n_characters += n_new
+    if splits:
+        explanations += explain_chunk(classifier, splits, batch_size)
     return explanations
 
 
-def explain_chunk(classifier, texts, batch_size):
-    """What explain does, of a few texts: all their variants are classified together."""
+def explain_chunk(classifier, splits, batch_size):
+    """
+    The explanations of a few texts, of each of which splits has the kind and the pieces. All their
+    variants are classified together.
+    """
     variants = []
-    splits = []
-    for text in texts:
-        kind, pieces = split_text(text)
-        splits.append((kind, pieces))
-        variants.append(text)
+    for _, pieces in splits:
+        variants.append(''.join(pieces))
         for i in range(len(pieces)):
             variants.append(leave_out(pieces, i))
     logits = classifier.logits(variants, batch_size) / classifier.temperature
@@ -125,6 +143,8 @@ def explain_chunk(classifier, texts, batch_size):
         label = int(logits_of_text[0].argmax())
         log_odds = label_log_odds(logits_of_text, label)
         weights = log_odds[0] - log_odds[1:]
+        if PAIR_MARK in pieces:
+            weights[pieces.index(PAIR_MARK)] = 0  # it is never left out
         explanations.append(
             {
                 'label': classifier.labels[label],

@@ -207,7 +207,7 @@ def is_abandoned(lock_path):
             # where folders are shared, locks may count for one machine only
             is_ours = lock.read().endswith(f' on {HOST}\n')
             return is_ours and try_lock(lock) is True
-    except FileNotFoundError:  # no folder of ours, or one that is just being removed
+    except OSError:  # no folder of ours, somebody else's, or one that is just being removed
         return False
 
 

@@ -19,6 +19,18 @@ MANY_NUMBERS = 20
 
 
 # -----------------------------------------------------------------------------
+# for people
+
+
+def shorten_line(text, width):
+    """A text on one line of at most so many characters."""
+    line = ' '.join(text.split())
+    if len(line) > width:
+        line = line[: width - 3] + '...'
+    return line
+
+
+# -----------------------------------------------------------------------------
 # one text for each label
 
 

@@ -356,13 +356,16 @@ def compare(targets, predictions_a, predictions_b, n_class):
 # columns: what goes with being right, or with the label
 
 
-def length_bins(lengths, is_right, n_bins=8):
+def length_bins(lengths, is_right, n_bins=None):
     """
     Lengths in tokens (n,) and which predictions are right (n,) -> a list of (shortest, longest,
     number of texts, number right), one for each bin between quantiles of the length.
 
-    Texts of one length stay together, and no bin is empty, so there may be fewer than n_bins.
+    n_bins is at most 8, with 20 texts or more in each, unless it is given. Texts of one length stay
+    together, and no bin is empty, so there may be fewer.
     """
+    if n_bins is None:
+        n_bins = max(1, min(8, len(lengths) // 20))
     quantiles = np.linspace(0, 1, n_bins + 1)[1:]
     longest = np.unique(np.quantile(lengths, quantiles, method='inverted_cdf'))
     bin_of_text = np.searchsorted(longest, lengths)

@@ -15,6 +15,7 @@ import warnings
 import numpy as np
 
 from nanosentiment.files import open_whole
+from nanosentiment.labels import shorten_line
 from nanosentiment.metrics import (
     calibration_error,
     confusion,
@@ -125,7 +126,7 @@ def draw_comparison(logs):
 def draw_confusion(table, labels):
     """A confusion table (K, K): the colour is the share of the true label, the text the count."""
     n_class = len(labels)
-    names = [shorten_label(label) for label in labels]
+    names = [shorten_line(label, MAX_LABEL_WIDTH) for label in labels]
     name_inches = INCHES_PER_CHARACTER * max(text_width(name) for name in names)
     n_cells = min(n_class, 20)  # more labels get smaller cells, not a larger figure
     # the names below the table are slanted by 40 degrees, so they are about 0.7 of their width high
@@ -150,14 +151,6 @@ def draw_confusion(table, labels):
     axes.set_yticks(positions, names, parse_math=False)
     axes.set(xlabel='predicted', ylabel='truth')
     return figure
-
-
-def shorten_label(label):
-    """A label on one line of at most MAX_LABEL_WIDTH characters."""
-    line = ' '.join(label.split())
-    if len(line) > MAX_LABEL_WIDTH:
-        line = line[: MAX_LABEL_WIDTH - 3] + '...'
-    return line
 
 
 def text_width(text):
@@ -210,12 +203,10 @@ def draw_lengths(lengths, is_right):
     figure = new_figure(5, 3)
     axes = figure.subplots()
 
-    # bins of about equal size, with 20 texts or more unless many texts are equally long
-    n_bins = max(1, min(8, len(lengths) // 20))
     names = []
     n_right = []
     n_texts = []
-    for shortest, longest, n_texts_in_bin, n_right_in_bin in length_bins(lengths, is_right, n_bins):
+    for shortest, longest, n_texts_in_bin, n_right_in_bin in length_bins(lengths, is_right):
         names.append(f'{shortest}-{longest}\nn {n_texts_in_bin}')
         n_right.append(n_right_in_bin)
         n_texts.append(n_texts_in_bin)
@@ -296,7 +287,10 @@ def find_fonts(texts):
     # matplotlib's own list of fonts may be older than the fonts; without serifs they go together
     paths = sorted(findSystemFonts(), key=lambda path: ('Sans' not in path, path))
     for path in paths:
-        font = get_font(path)
+        try:
+            font = get_font(path)
+        except (OSError, RuntimeError):  # a broken font
+            continue
         letters = missing.intersection(font.get_charmap())
         if letters and 'Regular' in font.style_name:
             fontManager.addfont(path)

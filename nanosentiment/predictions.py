@@ -81,6 +81,7 @@ EVALUATION = {
     'confusion': list,
     'labels': list,
     'baseline': dict,
+    'temperature': (float, int),
     'settings': dict,
 }
 
@@ -253,3 +254,32 @@ def read_predictions(out_dir, table='predictions', split='test', input='', windo
     except ValueError as error:
         raise ValueError(f'{path} cannot be read ({error}); run {command}') from None
     return rows, labels, logits
+
+
+def read_all_predictions(runs):
+    """
+    The predictions of a run, or of all folds one after the other -> rows, labels and logits (n, K),
+    as read_predictions returns them, and the temperature that calibrates each row (n,).
+
+    Each row also has the name of its run, 'run'. Without an evaluation.json the temperature is 1.
+    ValueError if the runs know other labels, or if one of them was not evaluated.
+    """
+    all_rows = []
+    all_logits = []
+    temperatures = []
+    all_labels = None
+    for run in runs:
+        rows, labels, logits = read_predictions(run)
+        if all_labels not in (None, labels):
+            what = f'{run} has other labels than {runs[0]}'
+            raise ValueError(f'{what}; evaluate both again, or train the folds of one data set')
+        all_labels = labels
+        temperature = 1.0
+        path = output_paths(run)['evaluation']
+        if os.path.exists(path):
+            temperature = read_evaluation(path, f'run {evaluate_command(run)}')['temperature']
+        name = os.path.basename(os.path.abspath(run))
+        all_rows += [row | {'run': name} for row in rows]
+        all_logits.append(logits)
+        temperatures += [temperature] * len(rows)
+    return all_rows, all_labels, np.concatenate(all_logits), np.array(temperatures)

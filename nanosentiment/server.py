@@ -153,11 +153,19 @@ def serve(classifier, port=8000, threshold=0.0, batch_size=64):
 
 def make_server(classifier, port=8000, threshold=0.0, batch_size=64):
     """A server that listens; serve_forever() answers. ValueError if the port cannot be used."""
-    if not 0 <= port <= 65535:
-        raise ValueError(f'port={port} is no port; set --port to a number from 1024 to 65535')
+    assert 0 <= port <= 65535, port
+    cleanup = contextlib.ExitStack()
     try:
-        return ClassifierServer(classifier, port, threshold, batch_size)
+        folder = cleanup.enter_context(
+            temporary_folder(tempfile.gettempdir(), 'nanosentiment-server-')
+        )
     except OSError as error:
+        what = f'no folder can be made in {tempfile.gettempdir()} ({error.strerror})'
+        raise ValueError(f'{what}; make room, or set TMPDIR to another folder') from None
+    try:
+        return ClassifierServer(classifier, port, threshold, batch_size, folder, cleanup)
+    except OSError as error:
+        cleanup.close()
         if error.errno == errno.EADDRINUSE:
             what = f'port {port} of {ADDRESS} is in use by another program'
         else:
@@ -174,7 +182,7 @@ class ClassifierServer(socketserver.ThreadingTCPServer):
     daemon_threads = True  # a connection that is kept open does not keep the program running
     request_queue_size = 128  # connections that are not accepted yet
 
-    def __init__(self, classifier, port, threshold, batch_size):
+    def __init__(self, classifier, port, threshold, batch_size, folder, cleanup):
         self.classifier = classifier
         self.threshold = threshold
         self.batch_size = batch_size
@@ -184,10 +192,8 @@ class ClassifierServer(socketserver.ThreadingTCPServer):
         self.n_requests = 0  # that wait, are computed, or are being answered
         self.is_ending = False
         self.has_changed = threading.Condition()  # n_requests and is_ending
-        self.cleanup = contextlib.ExitStack()
-        self.folder = self.cleanup.enter_context(
-            temporary_folder(tempfile.gettempdir(), 'nanosentiment-server-')
-        )
+        self.folder = folder  # for tables
+        self.cleanup = cleanup  # removes it
         super().__init__((ADDRESS, port), Handler)
 
     @property
@@ -358,10 +364,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def classify_texts(self, query):
         """A JSON list of texts or pairs -> an answer for each, in their order."""
-        is_explained = query.get('explain', '0')
-        if is_explained not in ('0', '1'):
-            raise RequestError(400, f'explain={is_explained} is unknown; set it to 0 or 1')
-        is_explained = is_explained == '1'
+        explain_flag = query.get('explain', '0')
+        if explain_flag not in ('0', '1'):
+            raise RequestError(400, f'explain={explain_flag} is unknown; set it to 0 or 1')
+        is_explained = explain_flag == '1'
         texts = parse_texts(b''.join(self.read_body()), self.server.classifier.has_pairs)
         check_number_of_texts(texts, is_explained)
 
@@ -400,11 +406,11 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.classifier.classify(texts, self.server.threshold, self.server.batch_size)
 
     def explain_text(self, text):
-        """The explanation of a text, without its label; None if the text is blank."""
+        """The explanation of a text; None if the text is blank."""
         if is_blank(text):
             return None
-        explanation = self.server.compute(self.explain_group, [text])[0]
-        return {key: explanation[key] for key in ('kind', 'pieces', 'weights')}
+        [explanation] = self.server.compute(self.explain_group, [text])
+        return explanation
 
     def explain_group(self, texts):
         """The explanations of the texts of one turn, computed in the model's thread."""
@@ -466,12 +472,11 @@ class Handler(BaseHTTPRequestHandler):
         with open(answers_path, 'w', newline='', encoding='utf-8') as file:
             contents = ['label', 'probability', 'runner_up', 'reason']
             writer = AnswerWriter(file, columns, contents, file_format)
-            rows = answer_rows(classifier, table, text_columns, pair_columns, self.answer_texts)
-            for line_number, row, _, answer, reason in rows:
-                writer.write(row, answer, reason)
-                counts.add(line_number, answer, reason)
-                if answer is not None:
-                    n_rows_of_label[answer['label']] += 1
+            for row in answer_rows(table, text_columns, pair_columns, self.answer_texts):
+                writer.write(row)
+                counts.add(row)
+                if row.answer is not None:
+                    n_rows_of_label[row.answer['label']] += 1
 
         name = os.path.basename(path)
         missing = counts.describe_missing(name, writer.names['reason'])

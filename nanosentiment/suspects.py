@@ -24,8 +24,8 @@ from nanosentiment.metrics import softmax
 from nanosentiment.predictions import (
     evaluate_command,
     output_paths,
+    read_all_predictions,
     read_evaluation,
-    read_predictions,
     write_table,
 )
 from nanosentiment.repeats import are_folds, find_runs
@@ -39,9 +39,10 @@ def find_suspects(probabilities, given):
     suspicious first, and the label that is suggested for each (m,).
 
     A row is believed to have label k if its probability of k is at least the mean of that among the
-    rows that are called k; of several such labels the most probable one. Who is called otherwise is
-    suspicious, unless the most probable label of all is the given one. The mean differs from label
-    to label, so a label of which the model is never sure has suspects, too.
+    rows whose given label is k; of several such labels, the most probable one. It is suspicious if
+    that is not its given label, and if the given label is not the most probable one of all either.
+    The mean differs from label to label, so a label of which the model is never sure has suspects,
+    too.
     Example: two labels, given [0, 0, 1, 1], probabilities of label 1 [0.1, 0.9, 0.8, 0.9]: the mean
     of label 1 is 0.85, so row 1 is believed to have label 1.
     """
@@ -68,37 +69,28 @@ def read_folds(out_dir):
     The out-of-fold predictions of a folder of folds -> rows, a list of dicts with row, text, label
     and fold; labels, the names of all; probabilities (n, K), calibrated, and given labels (n,).
 
-    Rows whose label no fold was trained with are left out. ValueError if these are no folds, or if
-    one of them has not been evaluated.
+    Rows whose label is in one fold alone are left out: the model of that fold was trained without
+    that label. ValueError if these are no folds, or if one of them has not been evaluated.
     """
     runs = find_runs(out_dir)
     if not are_folds(runs):
         what = f'{out_dir} holds no folds, in which each row is predicted by a model without it'
         raise ValueError(f'{what}; train them: python train.py ... --folds=5 --out_dir={out_dir}')
-    folds = []
-    labels = []
     for run in runs:
-        remedy = f'run {evaluate_command(run)}'
-        evaluation = read_evaluation(output_paths(run)['evaluation'], remedy)
-        rows, names, logits = read_predictions(run)
-        known = names[: logits.shape[1]]
-        labels += [name for name in known if name not in labels]
-        folds.append((run, rows, known, softmax(logits / evaluation['temperature'])))
+        read_evaluation(output_paths(run)['evaluation'], f'run {evaluate_command(run)}')
+    rows, labels, logits, temperatures = read_all_predictions(runs)
+    probabilities = softmax(logits / temperatures[:, None])
 
-    all_rows = []
-    all_probabilities = []
-    for run, rows, known, probabilities in folds:
-        columns = [labels.index(name) for name in known]
-        fold = os.path.basename(run).removeprefix('fold-')
-        for row, probabilities_of_row in zip(rows, probabilities):
-            if row['label'] not in labels:
-                continue
-            all_rows.append({key: row[key] for key in ('row', 'text', 'label')} | {'fold': fold})
-            spread = np.zeros(len(labels))  # a label that this fold does not know has 0
-            spread[columns] = probabilities_of_row
-            all_probabilities.append(spread)
-    given = np.array([labels.index(row['label']) for row in all_rows])
-    return all_rows, labels, np.array(all_probabilities), given
+    folds_of_label = {}
+    for row in rows:
+        folds_of_label.setdefault(row['label'], set()).add(row['run'])
+    is_used = np.array([len(folds_of_label[row['label']]) > 1 for row in rows])
+    used_rows = []
+    for i in np.flatnonzero(is_used):
+        row = {key: rows[i][key] for key in ('row', 'text', 'label')}
+        used_rows.append(row | {'fold': rows[i]['run'].removeprefix('fold-')})
+    given = np.array([row['truth'] for row in rows])
+    return used_rows, labels, probabilities[is_used], given[is_used]
 
 
 def write_suspects(out_dir):

@@ -22,31 +22,34 @@ PRIME = (1 << 31) - 1
 
 
 def margin(answer):
-    """An answer of Classifier.classify -> by how much its label is more probable than the second"""
+    """By how much the first label of an answer of Classifier.classify exceeds the second."""
     best, second = sorted(answer['probabilities'].values(), reverse=True)[:2]
     return best - second
 
 
 def least_sure_first(rows):
     """
-    The rows of answers.answer_rows, all in memory, as a list: the least sure first, then the near
-    duplicates of these, then the rows without an answer.
+    The AnsweredRows of answers.answer_rows, all in memory, as a list: the least sure first, then
+    the near duplicates of these, then the rows without an answer.
 
     Each answer gets the key 'similar_to_line': for a near duplicate the line number of the row that
-    it repeats, else ''.
+    it repeats, else None.
     """
-    rows = list(rows)
-    answered = [row for row in rows if row[3] is not None]
-    without = [row for row in rows if row[3] is None]
-    answered.sort(key=lambda row: margin(row[3]))
+    answered = []
+    without = []
+    for row in rows:
+        if row.answer is None:
+            without.append(row)
+        else:
+            answered.append(row)
+    answered.sort(key=lambda row: margin(row.answer))
 
     finder = DuplicateFinder()
     firsts = []
     repeats = []
     for row in answered:
-        line_number, _, text, answer, _ = row
-        earlier = finder.find_or_add(text, line_number)
-        answer['similar_to_line'] = '' if earlier is None else earlier
+        earlier = finder.find_or_add(row.text, row.line_number)
+        row.answer['similar_to_line'] = earlier
         if earlier is None:
             firsts.append(row)
         else:

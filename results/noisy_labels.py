@@ -67,11 +67,11 @@ def score(path, out_dir):
     flags = np.array([row['was_flipped'] == '1' for _, row, _ in Table(path)])
     rows, _, probabilities, given = read_folds(out_dir)
     is_flipped = flags[[int(row['row']) for row in rows]]
+    n_flipped = int(is_flipped.sum())
     suspects, _ = find_suspects(probabilities, given)
-    result = {'run': out_dir, 'rows': len(rows), 'flipped': int(is_flipped.sum())}
+    result = {'run': out_dir, 'rows': len(rows), 'flipped': n_flipped}
     result['accuracy on the labels as given'] = float((probabilities.argmax(1) == given).mean())
     result['suspects'] = precision_recall(suspects, is_flipped)
-    n_flipped = int(is_flipped.sum())
     result['as many suspects as flipped'] = precision_recall(suspects[:n_flipped], is_flipped)
     for method in ('prune_by_noise_rate', 'confident_learning'):
         issues = find_label_issues(
@@ -82,4 +82,7 @@ def score(path, out_dir):
 
 
 if __name__ == '__main__':
-    {'make': make, 'score': score}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == 'make':
+        make(*sys.argv[2:])
+    else:
+        score(*sys.argv[2:])

@@ -67,9 +67,9 @@ def write_explanations(folder, rows):
 
 
 def write_suspects(folder, n):
-    """n suspects, the first one with a text that a spreadsheet would run."""
+    """n suspects, the first with a text that a spreadsheet would run; none is in write_run."""
     header = ['row', 'text', 'label', 'suggested', 'p_label', 'p_suggested', 'fold']
-    rows = [[i, f'text {i}', 'neutral', 'positive', 0.01, 0.98, 1 + i % 5] for i in range(n)]
+    rows = [[1000 + i, f'text {i}', 'neutral', 'positive', 0.01, 0.98, 1 + i % 5] for i in range(n)]
     rows[0][1] = quote_formula('=1+1')
     with open(folder / 'suspects.csv', 'w', newline='', encoding='utf-8') as f:
         csv.writer(f).writerows([header, *rows])
@@ -130,7 +130,7 @@ def test_the_command_names_no_folders(tmp_path):
     """A report is sent to others."""
     evaluation = write_run(tmp_path)
     evaluation['command'] = 'python train.py --dataset=/home/ann/mine.csv'
-    content = browser.about_run(evaluation, 30)
+    content = browser.about_run([evaluation], 30)
     assert content['command'] == 'python train.py --dataset=mine.csv'
 
 
@@ -138,7 +138,7 @@ def test_without_evaluation_json_the_scores_are_those_of_the_predictions(tmp_pat
     write_run(tmp_path, with_evaluation=False)
     data = read_page(write_page(tmp_path))
     assert data['scores']['accuracy'] == 0.8
-    assert 'ece' not in data['scores']
+    assert 'ece_calibrated' not in data['scores']
     assert data['baselines'] == {}
     assert data['curves']['best_epoch'] is None
 
@@ -222,6 +222,18 @@ def test_suspects_are_read_from_the_folder_of_the_folds(tmp_path):
     assert data['suspects']['n'] == MAX_SUSPECTS + 7
 
 
+def test_suspects_that_are_older_than_the_predictions_are_refused(tmp_path):
+    """Labels may have been corrected, and the folds trained anew, since they were found."""
+    write_run(tmp_path)
+    row = read_predictions(tmp_path)[0][7]
+    for text, label in ((row['text'], 'another'), ('another', row['label'])):
+        with open(tmp_path / 'suspects.csv', 'w', newline='', encoding='utf-8') as f:
+            csv.writer(f).writerow(browser.SUSPECT_COLUMNS)
+            csv.writer(f).writerow([7, quote_formula(text), label, 'positive', 0.1, 0.9, 1])
+        with pytest.raises(ValueError, match='suspects.csv is older .*--suspects=True'):
+            write_page(tmp_path)
+
+
 def test_damaged_suspects_are_one_line(tmp_path):
     write_run(tmp_path)
     (tmp_path / 'suspects.csv').write_text('row,text\nx,y\n')
@@ -264,17 +276,12 @@ def test_folds_have_one_page_with_the_texts_of_all(tmp_path):
     assert confidence == pytest.approx(np.array(data['texts']['confidence']), abs=2e-4)
 
 
-def test_a_label_that_one_fold_was_not_trained_with_has_no_probability_there(tmp_path):
+def test_folds_of_other_data_have_no_page_together(tmp_path):
     runs = [tmp_path / 'fold-1', tmp_path / 'fold-2']
-    write_run(runs[0], n=30)
-    write_run(runs[1], n=30, labels=['positive', 'negative'])
-    data = read_page(write_page(runs[0], runs, tmp_path))
-    assert data['labels'] == LABELS
-    names = [LABELS[i] for i in data['texts']['truth'][30:34]]
-    assert names == ['positive', 'negative', 'positive', 'negative']
-    probabilities = np.array(data['probabilities']).reshape(60, 3)
-    assert probabilities[30:, LABELS.index('neutral')].tolist() == [0] * 30
-    assert probabilities.sum(axis=1) == pytest.approx(10_000, abs=2)
+    write_run(runs[0])
+    write_run(runs[1], labels=['positive', 'negative'])
+    with pytest.raises(ValueError, match='fold-2 has other labels than .*fold-1;'):
+        write_page(runs[0], runs, tmp_path)
 
 
 def test_predictions_without_texts_are_one_line(tmp_path):
@@ -294,7 +301,7 @@ def test_damaged_predictions_are_one_line(tmp_path):
 
 def test_a_long_log_is_thinned_out():
     log = [{'iter': i, 'epoch': i / 100, 'loss': 0.5} for i in range(12345)]
-    points = browser.learning_curves(log, None)['loss']
+    points = browser.learning_curves(log, [{}])['loss']
     assert 900 < len(points) <= browser.MAX_CURVE_POINTS
 
 
@@ -546,7 +553,7 @@ def test_suspects_have_a_tab(reader, page):
     reader.wait(lambda: reader.text('#count') == '9 suspects')
     assert reader.text('#option-0 .text') == '=1+1'
     reader.click('#option-1')
-    reader.wait(lambda: reader.text('#detail h2') == 'Row 1')
+    reader.wait(lambda: reader.text('#detail h2') == 'Row 1001')
     assert 'suggested' in reader.text('#detail .facts')
 
 

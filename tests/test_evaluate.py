@@ -52,6 +52,12 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path):
     assert f'{tmp_path}/best.pt cannot be opened' in result.err
 
 
+def test_suspects_go_with_no_other_question(out_dir):
+    flags = ('--suspects=True', '--split=val')
+    result = run('evaluate.py', f'--out_dir={out_dir}', *flags, status=2)
+    assert 'leave out --against, --input and --split' in result.err
+
+
 def test_a_missing_file_is_one_line_and_exit_status_2(out_dir):
     result = run('evaluate.py', f'--out_dir={out_dir}', '--input=nothing.csv', status=2)
     assert result.err.count('\n') == 1

@@ -718,6 +718,7 @@ def test_wandb_gets_the_confusion_table_and_the_errors(evaluated):
     assert plots['confusion'] == evaluated.test['confusion']
     errors = read_csv(evaluated.out_dir / 'errors.csv')
     assert [dict(zip(columns, cells)) for cells in data] == errors
+    assert 'errors' not in wandb_plots(wandb, evaluated.test, with_texts=False), 'texts are secret'
 
 
 # -----------------------------------------------------------------------------

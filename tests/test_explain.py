@@ -2,14 +2,16 @@
 # explain.py: which words or turns carried a label
 
 import json
+import time
 
 import numpy as np
 import pytest
+from conftest import in_time
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nanosentiment import Classifier
-from nanosentiment.explain import explain, leave_out, split_text, strongest
+from nanosentiment.explain import MAX_CHARACTERS, explain, leave_out, split_text, strongest
 from nanosentiment.pairs import PAIR_MARK, join_pair
 
 DIALOGUE = 'Agent: Hello, how are you?\nCustomer: It broke. Twice!\n\nAgent: I am sorry.'
@@ -77,8 +79,26 @@ def test_a_very_long_text_has_few_pieces():
     text = ''.join(f'{name}: hm.\n' for name in ('Agent', 'Customer')) * 5000
     kind, pieces = split_text(text)
     assert kind == 'turns'
-    assert 300 < len(pieces) <= 400
+    assert len(pieces) > 10
+    assert len(pieces) * len(text) <= MAX_CHARACTERS
     assert ''.join(pieces) == text
+
+
+def test_a_text_without_points_is_taken_apart_into_words_however_long():
+    """As one sentence it would have a single weight, which says nothing."""
+    assert split_text('so i called them and they said no ' * 40)[0] == 'words'
+    kind, sentences = split_text('这部电影很好。演员也不错！' * 20)
+    assert (kind, len(sentences)) == ('sentences', 40)
+
+
+def test_a_run_of_marks_takes_time_in_proportion_to_it():
+    """12,000 of them took four seconds, because each was the begin of another try."""
+    seconds = []
+    for n in (2000, 4000):
+        begin = time.perf_counter()
+        split_text('w ' * 201 + '!' * 50 * n + 'x')
+        seconds.append(time.perf_counter() - begin)
+    in_time(seconds[1], 1)
 
 
 # -----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from nanosentiment.files import (
     read_json,
     read_json_lines,
     read_sealed_json,
+    temporary_folder,
     temporary_name,
     to_json,
     write_sealed_json,
@@ -98,6 +99,20 @@ def test_what_a_killed_process_has_left_of_a_file_is_removed(tmp_path):
         (tmp_path / name).write_text('')
     write_whole(tmp_path / 'last.pt', 'new')
     assert set(os.listdir(tmp_path)) == {'last.pt', *others}
+
+
+@pytest.mark.parametrize('error', [FileNotFoundError, PermissionError])
+def test_a_folder_that_cannot_be_looked_at_is_left_alone(tmp_path, monkeypatch, error):
+    """Another process may just be removing it, or it may be that of another user."""
+    (tmp_path / 'work-1').mkdir()
+
+    def refuse(path):
+        raise error
+
+    monkeypatch.setattr('os.path.getmtime', refuse)
+    with temporary_folder(tmp_path, 'work-') as folder:
+        assert os.path.isdir(folder)
+    assert (tmp_path / 'work-1').exists()
 
 
 # -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from nanosentiment.labels import (
     label_order,
     parse_label_names,
     shorten,
+    shorten_line,
 )
 
 
@@ -107,3 +108,11 @@ def test_labels_with_one_row_are_said():
 def test_a_long_list_is_cut_to_a_few_names():
     assert shorten(['a', 'b', 'c'], 2) == 'a, b and 1 more'
     assert shorten(['a', 'b'], 2) == 'a, b'
+
+
+def test_a_long_line_is_shortened():
+    shortened = shorten_line('one\ntwo ' * 100, 40)
+    assert len(shortened) == 40
+    assert shortened.startswith('one two one')
+    assert shortened.endswith('...')
+    assert shorten_line('fine', 40) == 'fine'

@@ -18,7 +18,6 @@ from nanosentiment.plots import (
     draw_reliability,
     draw_seeds,
     find_fonts,
-    shorten_label,
 )
 from nanosentiment.predictions import read_predictions
 
@@ -192,14 +191,6 @@ def test_long_labels_leave_room_for_the_cells():
     assert widths[0] > 0.9 * widths[1]
 
 
-def test_a_very_long_label_is_shortened():
-    shortened = shorten_label('one\ntwo ' * 100)
-    assert len(shortened) == 40
-    assert shortened.startswith('one two one')
-    assert shortened.endswith('...')
-    assert shorten_label('fine') == 'fine'
-
-
 def test_letters_that_no_font_has_are_said_in_one_line(tmp_path, monkeypatch, capsys):
     """matplotlib warned once for each letter and picture."""
     monkeypatch.setattr('matplotlib.font_manager.findSystemFonts', lambda: [])
@@ -219,3 +210,10 @@ def test_a_font_of_the_machine_is_taken_for_letters_that_matplotlib_lacks(monkey
     letters = font_manager.get_font(path).get_charmap()
     letter = next(chr(i) for i in letters if i not in own_letters and chr(i).isprintable())
     assert find_fonts([letter]) == ['DejaVu Sans', 'STIXGeneral']
+
+
+def test_a_broken_font_is_passed_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'broken.ttf').write_bytes(b'no font')
+    paths = [str(tmp_path / 'broken.ttf'), str(tmp_path / 'a link that leads nowhere.ttf')]
+    monkeypatch.setattr('matplotlib.font_manager.findSystemFonts', lambda: paths)
+    assert find_fonts(['消极的']) == ['DejaVu Sans']

@@ -63,15 +63,24 @@ def test_a_folder_of_seeds_has_one_picture_of_all(tmp_path):
     assert f'about {tmp_path}/seed-2' in result.out
 
 
-def test_without_matplotlib_one_line_says_what_to_install(tmp_path):
-    """The page needs no matplotlib."""
+def test_without_matplotlib_there_are_page_and_card(tmp_path):
+    """One line says what to install for the pictures."""
     write_run(tmp_path)
     code = 'import sys; sys.modules["matplotlib"] = None; '
     code += 'import report; report.run_script(report.main)'
-    result = run(['-c', code], f'--out_dir={tmp_path}', status=2, cwd=ROOT)
+    result = run(['-c', code], f'--out_dir={tmp_path}', cwd=ROOT)
     assert 'pip install matplotlib' in result.err
     assert result.err.count('\n') == 1
-    assert (tmp_path / 'report.html').exists()
+    assert result.last['files'] == [f'{tmp_path}/report.html', f'{tmp_path}/card.md']
+
+
+@pytest.mark.parametrize('line', ['{"loss": 1.0}', '5', '{"iter": 1, "epoch": "x", "loss": 1}'])
+def test_a_damaged_log_is_one_line(tmp_path, line):
+    write_run(tmp_path)
+    (tmp_path / 'metrics.jsonl').write_text(line + '\n')
+    result = run('report.py', f'--out_dir={tmp_path}', status=2)
+    assert 'metrics.jsonl cannot be used' in result.err
+    assert result.err.count('\n') == 1
 
 
 def test_damaged_predictions_are_one_line(tmp_path):

@@ -688,8 +688,15 @@ def test_a_full_disk_is_told(fake, monkeypatch):
 def test_a_port_in_use_is_told_with_the_remedy(fake):
     with pytest.raises(ValueError, match=f'port {port_of(fake)} .* in use .*; .*--port='):
         server.make_server(FakeClassifier(), port_of(fake))
-    with pytest.raises(ValueError, match='--port'):
-        server.make_server(FakeClassifier(), 65536)
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_no_matter_of_the_port(monkeypatch):
+    def refuse(parent, prefix):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(server, 'temporary_folder', refuse)
+    with pytest.raises(ValueError, match='no folder can be made in .*; .*TMPDIR'):
+        server.make_server(FakeClassifier(), 0)
 
 
 def test_what_is_computed_at_the_end_is_sent_and_what_waits_is_told():

@@ -94,6 +94,17 @@ def test_the_rows_of_all_folds_are_read_with_calibrated_probabilities(folds):
     assert [row['fold'] for row in rows] == ['1'] * 30 + ['2'] * 30
 
 
+def test_a_label_that_is_in_one_fold_alone_is_left_out(folds):
+    """The model of that fold was trained without it, and would call each such row wrong."""
+    path = folds / 'fold-1/predictions.csv'
+    lines = path.read_text().split('\n')
+    assert sum(',neutral,' in line for line in lines) > 5
+    path.write_text('\n'.join(line.replace(',neutral,', ',positive,') for line in lines))
+    rows, labels, _, given = read_folds(str(folds))
+    assert len(rows) < 60
+    assert labels.index('neutral') not in given
+
+
 def test_suspects_csv_holds_what_is_found(folds):
     summary = write_suspects(str(folds))
     with open(folds / 'suspects.csv', newline='', encoding='utf-8') as f:

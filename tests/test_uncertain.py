@@ -4,13 +4,14 @@
 import pytest
 
 from nanosentiment import uncertain
+from nanosentiment.answers import AnsweredRow
 from nanosentiment.uncertain import DuplicateFinder, least_sure_first, word_pairs
 
 
 def row(line_number, text, probability):
     """A row as answers.answer_rows gives it, with two labels."""
     both = {'bad': 1 - probability, 'good': probability}
-    return line_number, {'text': text}, text, {'probabilities': both}, ''
+    return AnsweredRow(line_number, {'text': text}, text, {'probabilities': both}, '')
 
 
 def test_the_least_sure_comes_first():
@@ -29,11 +30,11 @@ def test_near_duplicates_come_last_and_say_what_they_repeat():
     ]
     ordered = least_sure_first(rows)
     assert [line for line, *_ in ordered] == [4, 2, 3, 5]
-    assert [answer['similar_to_line'] for *_, answer, _ in ordered] == ['', '', 4, 4]
+    assert [row.answer['similar_to_line'] for row in ordered] == [None, None, 4, 4]
 
 
 def test_rows_without_an_answer_come_at_the_end():
-    rows = [(2, {}, '', None, 'no text'), row(3, 'good', 0.9)]
+    rows = [AnsweredRow(2, {}, '', None, 'no text'), row(3, 'good', 0.9)]
     assert [line for line, *_ in least_sure_first(rows)] == [3, 2]
 
 

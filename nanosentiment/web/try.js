@@ -202,10 +202,11 @@ function showRemarks(answer) {
 /** The probabilities, in the order of the labels; of many labels the largest ones. */
 function barsOfAnswer(answer) {
   const best = bestLabel(answer);
-  let bars = Object.entries(answer.probabilities).map(([label, probability]) => ({
+  // not Object.keys(answer.probabilities), which puts numbers first
+  let bars = about.labels.map((label) => ({
     label,
-    share: probability,
-    number: percent(probability),
+    share: answer.probabilities[label],
+    number: percent(answer.probabilities[label]),
     isBest: label === best,
   }));
   if (bars.length > MAX_BARS) {
@@ -252,7 +253,7 @@ function showExplanation(answer) {
       words.append(...makeWord(piece, weights[i], largest));
     }
   }
-  element('legend-label').textContent = bestLabel(answer);
+  element('legend-label').textContent = explanation.label;
   setLine('strongest', describeStrongest(pieces, weights));
 }
 
@@ -361,6 +362,12 @@ async function labelFile(file, columns) {
     const limit = about.max_table_bytes / 1e6;
     const remedy = 'use sample_classify.py with --input=FILE';
     setLine('table-error', `${file.name} has more than ${limit} MB; ${remedy}.`);
+    return;
+  }
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    setLine('table-error', `${file.name} cannot be read; is it a folder, or was it changed?`);
     return;
   }
   tableRequest = new AbortController();

@@ -23,7 +23,7 @@ from nanosentiment import Classifier, browser
 from nanosentiment.baseline import fit_baselines
 from nanosentiment.card import model_card
 from nanosentiment.checkpoint import open_checkpoint, resume_checkpoint
-from nanosentiment.files import read_json_lines, read_sealed_json
+from nanosentiment.files import read_sealed_json
 from nanosentiment.llm import read_cache
 from nanosentiment.memmaps import Split, read_meta
 from nanosentiment.predictions import read_predictions
@@ -119,13 +119,12 @@ def read_card(folder):
 
 def read_page(folder):
     run = folder / 'run'
-    evaluation, log = report.read_run(run)
-    return browser.collect(run, [run], run, evaluation, log)
+    return browser.collect([run], [], folder, report.read_log(run))
 
 
 def read_suspects(folder):
     """It has no checksum, as read_log says."""
-    browser.read_suspects(folder / 'run')
+    browser.read_suspects(folder / 'run', {'row': [], 'text': [], 'truth': []}, [])
 
 
 def read_summary(folder):
@@ -139,7 +138,7 @@ def read_exported(folder):
 
 def read_log(folder):
     """It has no checksum: only that it is refused or read is asked for, not that it is the same."""
-    read_json_lines(folder / 'run/metrics.jsonl')
+    browser.collect([folder / 'run'], [], folder, report.read_log(folder / 'run'))
 
 
 def read_answers(folder):
