@@ -81,7 +81,6 @@ EVALUATION = {
     'confusion': list,
     'labels': list,
     'baseline': dict,
-    'temperature': (float, int),
     'settings': dict,
 }
 
@@ -261,7 +260,7 @@ def read_all_predictions(runs):
     The predictions of a run, or of all folds one after the other -> rows, labels and logits (n, K),
     as read_predictions returns them, and the temperature that calibrates each row (n,).
 
-    Each row also has the name of its run, 'run'. Without an evaluation.json the temperature is 1.
+    Each row also has the name of its run, 'run'. A temperature that is not known is 1.
     ValueError if the runs know other labels, or if one of them was not evaluated.
     """
     all_rows = []
@@ -277,7 +276,8 @@ def read_all_predictions(runs):
         temperature = 1.0
         path = output_paths(run)['evaluation']
         if os.path.exists(path):
-            temperature = read_evaluation(path, f'run {evaluate_command(run)}')['temperature']
+            evaluation = read_evaluation(path, f'run {evaluate_command(run)}')
+            temperature = evaluation.get('temperature', 1.0)
         name = os.path.basename(os.path.abspath(run))
         all_rows += [row | {'run': name} for row in rows]
         all_logits.append(logits)

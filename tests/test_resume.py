@@ -162,7 +162,11 @@ def test_two_trainings_in_one_folder_are_one_too_many(trained, run_here, tmp_pat
 def test_a_closed_terminal_saves_like_ctrl_c(trained, tmp_path):
     """It is told twice, by the kernel and by the shell."""
     args = [*trained.args, f'--out_dir={tmp_path}', '--max_epochs=1000']
-    process = start('train.py', *args)
+
+    def heed_hangups():  # also if these tests run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    process = start('train.py', *args, preexec_fn=heed_hangups)
     wait_for_iter(30, process, tmp_path)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGHUP)
