@@ -28,7 +28,11 @@ from nanosentiment.files import (
 from nanosentiment.llm import ask_about_rows, print_answers
 from nanosentiment.metrics import wilson
 from nanosentiment.plots import draw_figures, save_comparison
-from nanosentiment.predictions import evaluate_command, read_evaluation, read_predictions
+from nanosentiment.predictions import (
+    evaluate_command,
+    read_evaluation_if_any,
+    read_predictions,
+)
 from nanosentiment.repeats import are_folds, find_runs
 
 # -----------------------------------------------------------------------------
@@ -73,15 +77,6 @@ def name_run(folder, parent):
     return name
 
 
-def read_run(folder):
-    """-> what evaluation.json and metrics.jsonl of a run hold; {} and [] without these files."""
-    evaluation = {}
-    path = folder / 'evaluation.json'
-    if path.exists():
-        evaluation = read_evaluation(path, f'run {evaluate_command(folder)}')
-    return evaluation, read_log(folder)
-
-
 NUMBER = (int, float, type(None))  # None is a loss that was not finite
 # of a line of metrics.jsonl that is an evaluation
 EVALUATED = ('train_loss', 'val_loss', 'val_accuracy', 'val_macro_f1')
@@ -112,10 +107,10 @@ def check_log_line(line):
 
 def write_card(folder, parent):
     """Writes card.md of the run in `folder`, which is parent or a run of it. Returns its path."""
-    evaluation_path = folder / 'evaluation.json'
-    if not evaluation_path.exists():
-        raise ValueError(f'the card needs {evaluation_path}; run {evaluate_command(folder)} first')
-    evaluation = read_evaluation(evaluation_path, f'run {evaluate_command(folder)}')
+    evaluation = read_evaluation_if_any(folder)
+    if not evaluation:
+        path = folder / 'evaluation.json'
+        raise ValueError(f'the card needs {path}; run {evaluate_command(folder)} first')
     errors = read_predictions(folder, 'errors')[0]
     card_path = folder / 'card.md'
     write_whole(card_path, model_card(evaluation, errors, name_run(folder, parent), language))
@@ -352,7 +347,8 @@ def make_reports(config):
         return {'files': [str(table_path)], 'llm': summary}
 
     # the page and the pictures can do without evaluation.json, but not the card
-    evaluation, log = read_run(folder)
+    evaluation = read_evaluation_if_any(folder)
+    log = read_log(folder)
     page_name = parent.resolve().name if are_folds(runs) else name_run(folder, parent)
     paths = [write_browser(folder, runs, parent, page_name, log)]
     print(paths[-1])

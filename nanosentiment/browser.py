@@ -23,7 +23,7 @@ from nanosentiment.predictions import (
     check_table,
     evaluate_command,
     read_all_predictions,
-    read_evaluation,
+    read_evaluation_if_any,
     unquote_formula,
 )
 from nanosentiment.repeats import are_folds
@@ -98,7 +98,7 @@ def collect(shown_runs, runs, parent, log):
     What report.js reads, as a dict. shown_runs are the runs whose texts are shown, one or all
     folds; see `write_browser` for the other arguments.
     """
-    evaluations = [read_evaluation_of(run) for run in shown_runs]
+    evaluations = [read_evaluation_if_any(run) for run in shown_runs]
     rows, labels, logits, temperatures = read_all_predictions(shown_runs)
     if not rows:
         what = f'{shown_runs[0]}/predictions.csv holds no texts'
@@ -171,14 +171,6 @@ def sum_baselines(evaluations):
                 'macro_f1': float(metrics.macro_f1(table)),
             }
     return scores
-
-
-def read_evaluation_of(run):
-    """What evaluation.json of a run holds; {} without that file."""
-    path = run / 'evaluation.json'
-    if not path.exists():
-        return {}
-    return read_evaluation(path, f'run {evaluate_command(run)}')
 
 
 def text_columns(folder, rows):
@@ -410,7 +402,7 @@ def run_scores(runs):
         return []
     scores = []
     for run in runs:
-        evaluation = read_evaluation_of(run)
+        evaluation = read_evaluation_if_any(run)
         if not evaluation:
             continue
         keys = ('n', 'accuracy', 'accuracy_ci', 'macro_f1', 'macro_f1_ci')

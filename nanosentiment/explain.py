@@ -45,15 +45,13 @@ def split_text(text):
     turns = split_turns(text)
     if len(turns) > 2:
         return 'turns', join_neighbours(turns, len(text))
-    kind, pattern = 'words', WORD
-    first, second = split_pair(text)
-    is_long = len(split_by(WORD, first)) + len(split_by(WORD, second or '')) > MAX_WORDS
-    n_sentences = len(split_by(SENTENCE, first)) + len(split_by(SENTENCE, second or ''))
-    if is_long and n_sentences >= FEWEST_SENTENCES:
-        kind, pattern = 'sentences', SENTENCE
-    pieces = join_neighbours(split_by(pattern, first), len(text))
-    if second is not None:
-        pieces += [PAIR_MARK, *join_neighbours(split_by(pattern, second), len(text))]
+    kind = 'words'
+    pieces = split_pair_by(WORD, text)
+    if len(pieces) > MAX_WORDS:
+        sentences = split_pair_by(SENTENCE, text)
+        if len(sentences) >= FEWEST_SENTENCES:
+            kind = 'sentences'
+            pieces = sentences
     assert ''.join(pieces) == text, (text, pieces)
     return kind, pieces
 
@@ -65,6 +63,15 @@ def split_turns(text):
     begins = [match.start() for match in SPEAKER.finditer(text)]
     edges = sorted({0, *begins, len(text)})
     return [text[begin:end] for begin, end in zip(edges, edges[1:])]
+
+
+def split_pair_by(pattern, text):
+    """A text or a pair -> the matches of a pattern, as many as it may have."""
+    first, second = split_pair(text)
+    pieces = join_neighbours(split_by(pattern, first), len(text))
+    if second is not None:
+        pieces += [PAIR_MARK, *join_neighbours(split_by(pattern, second), len(text))]
+    return pieces
 
 
 def split_by(pattern, text):

@@ -90,6 +90,14 @@ def read_evaluation(path, remedy):
     return read_sealed_json(path, remedy, EVALUATION)
 
 
+def read_evaluation_if_any(run):
+    """What evaluation.json of a run's folder holds; {} without that file."""
+    path = output_paths(run)['evaluation']
+    if not os.path.exists(path):
+        return {}
+    return read_evaluation(path, f'run {evaluate_command(run)}')
+
+
 def evaluate_command(out_dir, split='test', input='', windows=False):
     """The command that writes the files of `output_paths` for the same arguments."""
     command = f'python evaluate.py --out_dir={out_dir}'
@@ -273,11 +281,7 @@ def read_all_predictions(runs):
             what = f'{run} has other labels than {runs[0]}'
             raise ValueError(f'{what}; evaluate both again, or train the folds of one data set')
         all_labels = labels
-        temperature = 1.0
-        path = output_paths(run)['evaluation']
-        if os.path.exists(path):
-            evaluation = read_evaluation(path, f'run {evaluate_command(run)}')
-            temperature = evaluation.get('temperature', 1.0)
+        temperature = read_evaluation_if_any(run).get('temperature', 1.0)
         name = os.path.basename(os.path.abspath(run))
         all_rows += [row | {'run': name} for row in rows]
         all_logits.append(logits)

@@ -20,6 +20,7 @@ from collections import Counter
 import numpy as np
 
 from configurator import printable
+from nanosentiment.labels import shorten_line
 from nanosentiment.metrics import softmax
 from nanosentiment.predictions import (
     evaluate_command,
@@ -137,7 +138,7 @@ def print_suspects(summary):
     if summary['first']:
         print('the most suspicious ones:')
     for suspect in summary['first']:
-        text = ' '.join(suspect['text'].split())
-        line = f'row {suspect["row"]}, {suspect["label"]}, rather {suspect["suggested"]}: {text}'
-        print(f'  {printable(line)[:110]}')
+        labels = f'{suspect["label"]}, rather {suspect["suggested"]}'
+        line = f'row {suspect["row"]}, {labels}: {suspect["text"]}'
+        print(f'  {printable(shorten_line(line, 110))}')
     print(f'all of them, to be looked at by a person: {summary["files"]["suspects"]}')

@@ -6,6 +6,8 @@ $ python train.py config/train_sentiment_scratch.py --folds=5 --dataset=noisy.cs
       --text_column=conversation --label_column=customer_sentiment --out_dir=out/noisy
 $ python -m results.noisy_labels score noisy.csv out/noisy
 
+For sst2 it was config/finetune_own.py with --text_column=sentence --label_column=label.
+
 make copies the training table of a known data set, of SST-2 only 2,000 rows, which are drawn with
 seed 0. It replaces the labels of 5 % of the rows, drawn with seed 1, each by one of the others. A
 column was_flipped tells which; no program reads it. score compares the suspects with these rows,
