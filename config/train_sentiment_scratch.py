@@ -1,7 +1,7 @@
 # A small GPT, trained from scratch on 970 customer-service conversations, 17 of them positive.
 # $ python train.py config/train_sentiment_scratch.py
-# About 5 minutes on two CPU cores. Expect about 73 % of the 30 test texts, give or take 16
-# points.
+# About 2 minutes on two CPU cores with bfloat16, 5 without it. Expect about 73 % of the 30 test
+# texts, give or take 16 points.
 
 out_dir = 'out/sentiment_scratch'
 dataset = 'customer_service'
