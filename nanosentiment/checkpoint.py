@@ -27,6 +27,8 @@ import sys
 
 import numpy as np
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from model import Config, Transformer
 from nanosentiment import fast, memmaps, metrics, pretrained
@@ -127,12 +129,22 @@ def read_checkpoint(path):
     return load_pt(checkpoint_file(path), TRAIN_AGAIN)
 
 
+class WithoutRandomWeights(TorchFunctionMode):
+    """Inside `with WithoutRandomWeights():` a new layer's parameters are left as they are."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return kwargs['tensor']
+        return func(*args, **(kwargs or {}))
+
+
 def build_model(path, checkpoint):
     """The model of a checkpoint that load_pt has read. ValueError if a weight does not fit."""
     try:
         # Without memory, and so without the random weights of a new model, which would take longer
-        # than all else: 1.3 s for MPNet. The weights of the file take their place.
-        with torch.device('meta'):
+        # than all else: 1.3 s for MPNet. The weights of the file take their place. On the device
+        # 'meta' torch would import its compiler to draw them, which takes as long.
+        with torch.device('meta'), WithoutRandomWeights():
             model = Transformer(Config(**checkpoint['config']))
         weights = {name: weight.float() for name, weight in checkpoint['model'].items()}
         model.load_state_dict(weights, assign=True)

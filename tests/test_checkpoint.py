@@ -321,6 +321,17 @@ def test_the_package_loads_no_torch_before_it_is_needed():
     run(['-c', code], cwd=ROOT)
 
 
+def test_opening_a_run_draws_no_weights_and_imports_no_compiler(trained):
+    """Each takes over a second, several times as long as reading the weights and one text do."""
+    code = (
+        'import sys, torch; from nanosentiment import Classifier; before = torch.get_rng_state(); '
+        f'Classifier({trained.out_dir!r}, device="cpu")(["lovely"]); '
+        'assert torch.equal(torch.get_rng_state(), before); '
+        'assert "torch._dynamo" not in sys.modules'
+    )
+    run(['-c', code], cwd=ROOT)
+
+
 # -----------------------------------------------------------------------------
 # device and dtype
 

@@ -95,20 +95,25 @@ def test_kills_change_nothing(flags, tmp_path):
 def test_the_number_of_processes_may_change_at_each_kill(flags, tmp_path):
     """Each step is in the log once, in order, as a run of one process would have it."""
     rng = random.Random(0)
-    out_dir = tmp_path / 'run'
-    resume = []
-    for _ in range(max(KILLS // 5, 4)):
-        n_ranks = rng.choice((1, 2))
-        command = [sys.executable, f'{ROOT}/train.py']
-        if n_ranks > 1:
-            torchrun = ['-m', 'torch.distributed.run', '--standalone']
-            command[1:1] = [*torchrun, f'--nproc_per_node={n_ranks}']
-        command += [*flags, f'--out_dir={out_dir}', *resume]
-        silent = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-        process = subprocess.Popen(command, env=environment(), start_new_session=True, **silent)
-        kill_after(rng.uniform(0, 0.3), process, out_dir)
-        kill_owner(out_dir)  # torchrun's processes outlive it
-        resume = ['--init_from=resume']
-    run('train.py', *flags, f'--out_dir={out_dir}', '--init_from=resume')
-    steps = [line['iter'] for line in read_log(out_dir) if 'lr' in line]
-    assert steps == list(range(1, 121))
+    n_kills = 0
+    while n_kills < KILLS // 5:
+        out_dir = tmp_path / f'killed {n_kills}'
+        resume = []
+        for _ in range(4):  # few enough for the run to be in the middle of its steps each time
+            command = [sys.executable, f'{ROOT}/train.py']
+            n_ranks = rng.choice((1, 2))
+            if n_ranks > 1:
+                torchrun = ['-m', 'torch.distributed.run', '--standalone']
+                command[1:1] = [*torchrun, f'--nproc_per_node={n_ranks}']
+            command += [*flags, f'--out_dir={out_dir}', *resume]
+            silent = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+            process = subprocess.Popen(command, env=environment(), start_new_session=True, **silent)
+            was_in_time = kill_after(rng.uniform(0, 0.3), process, out_dir)
+            kill_owner(out_dir)  # torchrun's processes outlive it
+            if not was_in_time:
+                break
+            n_kills += 1
+            resume = ['--init_from=resume']
+        run('train.py', *flags, f'--out_dir={out_dir}', *resume)
+        steps = [line['iter'] for line in read_log(out_dir) if 'lr' in line]
+        assert steps == list(range(1, 121))
