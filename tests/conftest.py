@@ -126,7 +126,7 @@ def check_message(err):
 
 def run(script, *args, env=None, status=0, timeout=120 * SLOW, **more):
     """
-    Runs a script in a process of its own and returns what it printed, see result_of.
+    Runs a script in a process of its own and returns what it printed, see result_of, and .status.
 
     status is the exit status that is expected; None accepts any. more goes to subprocess.run.
     """
@@ -141,7 +141,9 @@ def run(script, *args, env=None, status=0, timeout=120 * SLOW, **more):
     assert status is None or process.returncode == status, process.stdout + process.stderr
     if process.returncode == 2:
         check_message(process.stderr)
-    return result_of(process.stdout, process.stderr)
+    result = result_of(process.stdout, process.stderr)
+    result.status = process.returncode
+    return result
 
 
 def start(script, *args, **more):
