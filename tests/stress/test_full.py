@@ -2,7 +2,7 @@
 No room: every program with a limit on the size of a file, at random sizes. What it was to write is
 there whole or not at all, and one line names the file and the remedy.
 
-$ FULL=200 python -m pytest -m stress tests/stress/test_full.py    # 200 limits for each program
+$ FULL=50 python -m pytest -m stress tests/stress/test_full.py    # 50 limits for each program
 """
 
 import os

@@ -92,22 +92,26 @@ def test_kills_change_nothing(flags, tmp_path):
         assert not list(out_dir.glob('last.pt.*.tmp'))
 
 
+def start_ranks(n_ranks, *args):
+    """Starts a training of so many processes, by torchrun if there are two. Nothing is shown."""
+    command = [sys.executable, f'{ROOT}/train.py', *args]
+    if n_ranks > 1:
+        torchrun = ['-m', 'torch.distributed.run', '--standalone']
+        command[1:1] = [*torchrun, f'--nproc_per_node={n_ranks}']
+    silent = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+    return subprocess.Popen(command, env=environment(), start_new_session=True, **silent)
+
+
 def test_the_number_of_processes_may_change_at_each_kill(flags, tmp_path):
     """Each step is in the log once, in order, as a run of one process would have it."""
     rng = random.Random(0)
     n_kills = 0
-    while n_kills < KILLS // 5:
+    while n_kills < max(KILLS // 5, 4):
         out_dir = tmp_path / f'killed {n_kills}'
         resume = []
-        for _ in range(4):  # few enough for the run to be in the middle of its steps each time
-            command = [sys.executable, f'{ROOT}/train.py']
+        for _ in range(4):  # after more of them most kills would come when all steps are done
             n_ranks = rng.choice((1, 2))
-            if n_ranks > 1:
-                torchrun = ['-m', 'torch.distributed.run', '--standalone']
-                command[1:1] = [*torchrun, f'--nproc_per_node={n_ranks}']
-            command += [*flags, f'--out_dir={out_dir}', *resume]
-            silent = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-            process = subprocess.Popen(command, env=environment(), start_new_session=True, **silent)
+            process = start_ranks(n_ranks, *flags, f'--out_dir={out_dir}', *resume)
             was_in_time = kill_after(rng.uniform(0, 0.3), process, out_dir)
             kill_owner(out_dir)  # torchrun's processes outlive it
             if not was_in_time:
